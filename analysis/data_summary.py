@@ -16,7 +16,7 @@ from core.datasets.copies import describe_copies
 from core.datasets.dataset import Dataset
 from core.datasets.label_names import describe_labels
 from core.datasets.metadata import format_few
-from core.datasets.recording_groups import describe_columns, describe_groups, describe_leaking_groups
+from core.datasets.recording_groups import describe_columns, describe_folds, describe_groups, describe_leaking_groups
 from core.datasets.sets.folder import AUDIO_SUFFIXES, is_hidden
 from core.progress import Progress, no_progress
 from core.system.native_stderr import silence_native_stderr
@@ -112,6 +112,7 @@ def summarise_dataset(dataset: Dataset, *, decode: bool = True, progress: Progre
             *dataset.remarks,
             *describe_columns(dataset),
             *describe_groups(dataset),
+            *describe_folds(dataset),
             *describe_clip_settings(dataset, dataset.sr, dataset.duration, dataset.n_frames),
             *describe_clip_advice(dataset, ClipSettings(dataset.sr, dataset.duration)),
         ),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from core import datasets
@@ -20,12 +21,17 @@ from core.config.options import (
     typed_value,
 )
 from core.config.run import Data, Run, field_of
-from core.datasets.clip_settings import ClipSettings, describe_clip_advice, describe_clip_settings
+from core.datasets.clip_settings import (
+    ClipSettings,
+    describe_clip_advice,
+    describe_clip_settings,
+    get_default_width,
+)
 from core.datasets.copies import describe_copies
 from core.datasets.dataset import Dataset
 from core.datasets.label_names import describe_labels
 from core.datasets.metadata import format_few
-from core.datasets.recording_groups import describe_columns, describe_groups, describe_leaking_groups
+from core.datasets.recording_groups import describe_columns, describe_folds, describe_groups, describe_leaking_groups
 from core.errors import UserError
 from core.inputs.input_kind import check_input_transform, get_input_shape
 from core.models import find_family
@@ -165,6 +171,7 @@ def make_plan(
     words: Mapping[str, str] | None = None,
     preset: Callable[[Point], Point] = dict,
     roots: Sequence[Path] = (),
+    columns: Mapping[str, str] = MappingProxyType({}),
     cache: Path,
     finalise: Callable[[Run, Dataset], Run] = lambda run, dataset: run,
     progress: Progress = no_progress,
@@ -188,6 +195,8 @@ def make_plan(
         Function that adds the settings of a paper to a point, for options that the point does not have.
     roots
         Folder of each data set, in the order in which data sets occur in the grid.
+    columns
+        Column of the user's own table for each meaning (`core.datasets.parse_columns`).
     cache
         Folder that keeps the digests of files.
     finalise
@@ -208,7 +217,7 @@ def make_plan(
         dict.fromkeys(settings.get("data__name", Run().data.name) for group in groups for _, settings, _ in group)
     )
     by_name = words or {}
-    loaded = _Datasets(_load_datasets(names, roots, cache, progress), cache, progress)
+    loaded = _Datasets(_load_datasets(names, roots, columns, cache, progress), cache, progress)
     base_runs = _BaseRuns(finalise)
     planned: dict[tuple[str, str, str], PlannedRun] = {}
     for group in groups:
@@ -287,7 +296,7 @@ def list_dataset_notes(plan: Plan) -> list[str]:
     """
     lines = []
     for content, dataset in plan.datasets.items():
-        notes = [*dataset.remarks, *describe_columns(dataset), *describe_groups(dataset)]
+        notes = [*dataset.remarks, *describe_columns(dataset), *describe_groups(dataset), *describe_folds(dataset)]
         runs = [run for run in plan.runs if run.data.content == content]
         for sr, duration, n_frames in dict.fromkeys((r.clip.sr, r.clip.duration, r.frontend.n_frames) for r in runs):
             notes += describe_clip_settings(dataset, sr, duration, n_frames)
@@ -315,11 +324,12 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     run = run.replace(data__content=content, model__backbone_sha256=family.digest(model.backbone))
     if dataset.vectors is not None:
         run = _use_features(run, dataset)
-    sr = run.clip.sr or dataset.sr
+    sr, duration = run.clip.sr or dataset.sr, run.clip.duration or dataset.duration
+    width = get_default_width(dataset, duration)
     run = run.replace(
         clip__sr=sr,
-        clip__duration=run.clip.duration or dataset.duration,
-        frontend__n_frames=run.frontend.n_frames or (run.frontend.image or (0, dataset.n_frames))[1],
+        clip__duration=duration,
+        frontend__n_frames=run.frontend.n_frames or (run.frontend.image or (0, width))[1],
         frontend__fmax=run.frontend.fmax or sr / 2,
     )
     if errors := list_problems(run):  # some rules need values of the data set
@@ -373,12 +383,21 @@ def _differing_fields(runs: Sequence[Run]) -> list[str]:
     return differing
 
 
-def _load_datasets(names: Sequence[str], roots: Sequence[Path], cache: Path, progress: Progress) -> dict[str, Dataset]:
+def _load_datasets(
+    names: Sequence[str], roots: Sequence[Path], columns: Mapping[str, str], cache: Path, progress: Progress
+) -> dict[str, Dataset]:
     external = [name for name in names if not datasets.LOADERS[name].embedded]
     if len(roots) > len(external):
         raise UserError(f"--data-root: {len(roots)} folders given, but {len(external)} of the data sets need one")
+    own = [name for name in names if datasets.LOADERS[name].is_own_data]
+    columns_of = dict.fromkeys(own or names, columns)  # refused if no data set is the user's own
     folders = dict(itertools.zip_longest(external, roots))
-    return {name: datasets.load_dataset(name, folders.get(name), cache=cache, progress=progress) for name in names}
+    return {
+        name: datasets.load_dataset(
+            name, folders.get(name), columns=columns_of.get(name, {}), cache=cache, progress=progress
+        )
+        for name in names
+    }
 
 
 class _Datasets:
@@ -409,6 +428,8 @@ def _fold_numbers(text: str, dataset: Dataset) -> tuple[int, ...]:
     numbers = dataset.list_folds()
     if text == "all":
         return numbers
+    if text in dataset.fold_names and parse_whole_number(text) is None:
+        return (dataset.fold_names.index(text) + 1,)
     if (number := parse_whole_number(text)) not in numbers:
         raise UserError(
             f"--fold {text}: {dataset.name} has the folds {', '.join(map(str, numbers))}; give one of them or all"

@@ -155,6 +155,7 @@ def plan_conditions(
         words=getattr(call.command, "condition_words", {}),
         preset=read_preset_option(call),
         roots=settings.data_root,
+        columns=datasets.parse_columns(settings.columns),
         cache=session.store.cache,
         finalise=partial(fill_in_run, session=session),
         progress=session.report,

@@ -55,7 +55,7 @@ TEST_COLUMNS = (
     Column("control_value", "Control value", format_number),
     Column("difference", "Difference", format_number),
     Column("difference_interval", "95 %"),
-    Column("recordings", "Recordings", format_count),
+    Column("recordings", "Groups", format_count),
     Column("p", "p (Holm)", format_p_value),
     Column("verdict", "Verdict"),
 )
@@ -77,9 +77,9 @@ TEST_NOTES = (
     "boundary of this region. The control is the region's share of the image. Map gradient: the map without the factor "
     "input - baseline, which is large where a clip is loud, for any network.",
     "Rank correlation, ssim: similarity to the map of the same network with random weights in all stages from the head "
-    "down to the named stage. Values are averaged over the clips of each recording; intervals (95 %) and paired t "
-    "tests are over recordings. Verdict: for or against the map if the interval of the difference excludes 0 and "
-    "p < 0.05, otherwise unclear.",
+    "down to the named stage. Values are averaged over the clips of each group, such as a recording or speaker; "
+    "intervals (95 %) and paired t tests are over groups. Verdict: for or against the map if the interval of the "
+    "difference excludes 0 and p < 0.05, otherwise unclear.",
 )
 
 
@@ -303,7 +303,7 @@ class _Writer:
             n_recordings = len(set(self.pipeline.recordings))
             caption = (
                 f"Deletion and insertion of patches ordered by the map, {title}, {self.subject}; mean and 95 % "
-                f"interval over {n_recordings} recordings"
+                f"interval over {n_recordings} groups"
             )
             self._write_figure(f"curves{suffix}", map_figures.make_curves_figure(means, title), means, caption)
         frame = pd.concat(tables, ignore_index=True)

@@ -89,7 +89,7 @@ def chance_notes(plan: Plan, shared: Groups, store: Store) -> list[str]:
     )
     return [
         f"{found}. One-sided binomial test at .05 over the test clips of the "
-        "lowest seed, or t test over recordings if several clips share one; not corrected for several conditions."
+        "lowest seed, or t test over groups if clips are grouped; not corrected for several conditions."
     ]
 
 

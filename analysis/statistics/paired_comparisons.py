@@ -64,7 +64,7 @@ EQUAL_WITHIN_NOTE = (
     "difference does not prove equality."
 )
 CLIP_TEST_NOTE = (
-    "McNemar: test over the test clips of the lowest seed; if clips share a recording, sign-flip test over recordings. "
+    "McNemar: test over the test clips of the lowest seed; if clips are grouped, sign-flip test over groups. "
     "It compares two trained networks, not the two methods: it does not account for the variation between trainings. "
     "Both p-values are Holm-corrected over the rows of this table."
 )
@@ -122,7 +122,7 @@ def comparison_footnotes(frame: pd.DataFrame, *, margin: float | None = None, na
 
 
 def _smallest_p_notes(frame: pd.DataFrame) -> list[str]:
-    """Return a note on the smallest possible corrected p of McNemar's test if there are few clips or recordings."""
+    """Return a note on the smallest possible corrected p of McNemar's test if there are few clips or groups."""
     tests = frame[frame["mcnemar_p"].notna()]
     units = tests["mcnemar_units"].max()
     smallest = min(1.0, len(tests) * 2.0 ** (1 - units)) if len(tests) else 0.0
@@ -130,7 +130,7 @@ def _smallest_p_notes(frame: pd.DataFrame) -> list[str]:
         return []
     return [
         f"McNemar p (Holm) cannot be below {format_p_value(smallest)}, because there are only {units:.0f} independent "
-        "clips or recordings."
+        "clips or groups."
     ]
 
 
@@ -176,7 +176,7 @@ def _power_note(where: str, rows: pd.DataFrame, *, n_comparisons: int) -> str:
     if is_assumed:
         return note + (
             f" No runs have finished: it is assumed that two networks differ in {100 * ASSUMED_DISCORDANCE:.0f} % of "
-            "the test clips. Similar clips of one recording, and differences between trainings, make the standard "
+            "the test clips. Similar clips of one group, and differences between trainings, make the standard "
             "deviation larger."
         )
     if math.isfinite(seed_std) and fold_std > 0 and smallest <= 1:

@@ -33,7 +33,8 @@ def run(call: Call) -> int:
                 raise UserError("--download needs --data-root: the folder to download it into")
             datasets.download_dataset(data.data, data.data_root, report)
         cache = data.results.absolute() / "cache"  # the cache of a `Store`, whose module would import torch
-        loaded = datasets.load_dataset(data.data, data.data_root, cache=cache, progress=report)
+        columns = datasets.parse_columns(data.columns)
+        loaded = datasets.load_dataset(data.data, data.data_root, columns=columns, cache=cache, progress=report)
         dataset = datasets.select(loaded, **selection).with_digests(cache, progress=report)
         summary = summarise_dataset(dataset, decode=data.decode, progress=report)
     if data.json:

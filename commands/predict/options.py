@@ -44,6 +44,7 @@ class Predict:
         "needs --data-root unless the data set is embedded.",
     )
     data_root: Path | None = option(None, "Folder of the run's data set (with --holdout).")
+    columns: tuple[str, ...] = copy_option(ExecutionOptions, "columns")
     labels: Path | None = option(
         None,
         "True classes: a CSV file with a column label and one of path, file, filename or id, or a folder with one "

@@ -90,6 +90,8 @@ def _option_problems(options: Predict) -> list[str]:
         problems.append("give either PATH (new recordings) or --holdout (clips that were held out of the run)")
     if options.holdout and options.labels:
         problems.append("--labels does not apply to --holdout, whose labels are in the data set; leave it out")
+    if options.columns and not options.holdout:
+        problems.append("--columns only applies with --holdout, to the table of the run's data set; leave it out")
     if options.data_root and not options.holdout:
         problems.append("--data-root only applies with --holdout; new recordings are given as predict PATH --run ID")
     paths = [word for word in options.run if "/" in word or "." in word]  # no run id has these
@@ -140,7 +142,8 @@ def _find_holdout(options: Predict, records: Sequence[Record], session: Session)
             raise UserError(
                 f"--holdout: runs {records[0].id} and {record.id} have different clips; give only one of these runs"
             )
-    loaded = datasets.load_dataset(data.name, options.data_root, cache=session.store.cache)
+    columns = datasets.parse_columns(options.columns)
+    loaded = datasets.load_dataset(data.name, options.data_root, columns=columns, cache=session.store.cache)
     arranged = datasets.select(loaded, **data.selection)
     if arranged.compute_fingerprint(session.store.cache) != data.content:
         raise UserError(f"--holdout: the clips in {loaded.root} are not those of run {records[0].id}")

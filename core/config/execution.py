@@ -40,6 +40,11 @@ class ExecutionOptions:
     """Options of execution, which change no result of a run."""
 
     data_root: tuple[Path, ...] = option((), "Folder of each data set, in the order of --data.")
+    columns: tuple[str, ...] = option(
+        (),
+        "Columns of your table (folder): path=file_name label=class group=speaker, also fold and split.",
+        default_text="the columns of these names",
+    )
     published_as: str = option(
         "",
         "Name of the data set in published tables, if yours has another name, such as esc50.",

@@ -45,7 +45,7 @@ class Data:
     group: str = option(
         "",
         "Column of your CSV file (folder or features) that names the recording or speaker of each clip; clips of one "
-        "group are never in two folds.",
+        "group are never in two folds. prefix: the start of the file name that clips share, such as george_.",
         default_text="the column group, if there is one",
         legacy_value="",
         decides="clips",
@@ -69,6 +69,13 @@ class Data:
         flag="n-folds",
         at_least=0,
         legacy_value=0,
+        decides="clips",
+    )
+    leave_one_group_out: bool = option(
+        False,
+        "Test one group in each fold; needs --group, or a data set with groups. --fold all tests every group in turn; "
+        "--fold also takes the name of a group.",
+        legacy_value=False,
         decides="clips",
     )
     set_aside: float = option(
@@ -101,6 +108,8 @@ class Data:
 
     def problems(self) -> list[str]:
         """Return the problems of combinations of fields."""
+        if self.folds and self.leave_one_group_out:
+            return [f"--n-folds {self.folds} and --leave-one-group-out exclude each other: leave one out"]
         return ["--n-folds 1: must be at least 2, or 0 for the folds of the data set"] if self.folds == 1 else []
 
 

@@ -4,10 +4,12 @@ To add a data set, write a module with a `Loader` (`core.datasets.loader`) and a
 imported when they are used.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from core.errors import UserError
+from core.errors import UserError, unknown_name_error
 from core.progress import Progress, no_progress
 from core.registry import Lazy, Registry
 from core.system.atomic_files import is_utf8
@@ -31,6 +33,7 @@ LOADERS = Registry(
         "folder": "core.datasets.sets.folder:LOADER",
     },
 )
+COLUMN_MEANINGS = ("path", "label", "group", "fold", "split")  # of --columns
 choose_clip_settings = Lazy("core.datasets.clip_settings:choose_clip_settings")  # imports PyAV and soundfile
 join_copies = Lazy("core.datasets.copies:join_copies")  # imports pandas
 select = Lazy("core.datasets.selection:select")  # imports pandas
@@ -38,7 +41,12 @@ fetch = Lazy("core.datasets.download:fetch")  # imports requests and pooch, whic
 
 
 def load_dataset(
-    name: str, root: Path | None = None, *, cache: Path | None = None, progress: Progress = no_progress
+    name: str,
+    root: Path | None = None,
+    *,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    cache: Path | None = None,
+    progress: Progress = no_progress,
 ) -> "Dataset":
     """Load a data set: read its table of clips and check it against the files.
 
@@ -50,8 +58,10 @@ def load_dataset(
     name
         Name in `LOADERS`.
     root
-        Folder in the official layout; for `folder` a folder of class folders or a CSV file. Not needed for the embedded
+        Folder in the official layout; for `folder` as in `core.datasets.sets.folder.load`. Not needed for the embedded
         `instruments`.
+    columns
+        For `folder`: column of the table for each meaning, such as ``{"label": "class"}``.
     cache, progress
         As in `core.datasets.dataset.Dataset.with_digests`.
 
@@ -62,17 +72,41 @@ def load_dataset(
         clip.
     """
     loader = LOADERS[name]
+    if columns and not loader.is_own_data:
+        raise UserError(f"--columns: {name} has its own columns; leave it out")
     if root is None and loader.source:
         raise UserError(loader.source.explain_how_to_get(name, None))
     try:
-        dataset: Dataset = loader.read(root and expand_path(root))
+        own = {"columns": columns, "cache": cache} if loader.is_own_data else {}
+        dataset: Dataset = loader.read(root and expand_path(root), **own)
         if dataset.joins_copies:
             dataset = join_copies(dataset.with_digests(cache, progress=progress))
-        if loader.chooses_clip_settings:
+        if loader.is_own_data:
             dataset = choose_clip_settings(dataset, cache, progress=progress)
     except UnicodeEncodeError as error:  # a file name with undecodable bytes
         raise UserError(f"{name}: {error.object} is not UTF-8; rename the file") from None
     return dataset
+
+
+def parse_columns(words: Sequence[str]) -> dict[str, str]:
+    """Return the column for each meaning from the values of ``--columns``, such as ``label=class``.
+
+    Raises
+    ------
+    UserError
+        If a value has another form, or a meaning is unknown or repeated.
+    """
+    columns: dict[str, str] = {}
+    for word in words:
+        meaning, equals, name = (part.strip() for part in word.partition("="))
+        if not (equals and meaning and name):
+            raise UserError(f"--columns {word}: give MEANING=COLUMN, such as label=class")
+        if meaning not in COLUMN_MEANINGS:
+            raise unknown_name_error("meaning in --columns:", meaning, COLUMN_MEANINGS)
+        if meaning in columns:
+            raise UserError(f"--columns: {meaning} is given twice: {columns[meaning]} and {name}")
+        columns[meaning] = name
+    return columns
 
 
 def download_dataset(name: str, root: Path, report: Progress = no_progress) -> None:

@@ -73,8 +73,16 @@ def choose_clip_settings(dataset: Dataset, cache: Path | None, *, progress: Prog
     seconds = np.array([header.seconds for header in headers.values()])
     longest = float(np.quantile(seconds, LENGTH_QUANTILE, method="inverted_cdf"))
     duration = min(max(_round_up(longest), MIN_SECONDS), MAX_SECONDS)
-    n_frames = int(np.clip(round(duration * FRAMES_PER_SECOND), MIN_FRAMES, MAX_FRAMES))
-    return dataclasses.replace(dataset, sr=sr, duration=duration, n_frames=n_frames, headers=headers)
+    return dataclasses.replace(dataset, sr=sr, duration=duration, n_frames=_count_frames(duration), headers=headers)
+
+
+def get_default_width(dataset: Dataset, duration: float) -> int:
+    """Return the default image width for clips of `duration` seconds; it depends on it if the length was chosen."""
+    return _count_frames(duration) if dataset.headers else dataset.n_frames
+
+
+def _count_frames(duration: float) -> int:
+    return int(np.clip(round(duration * FRAMES_PER_SECOND), MIN_FRAMES, MAX_FRAMES))
 
 
 def describe_clip_settings(dataset: Dataset, sr: int, duration: float, n_frames: int) -> list[str]:
@@ -84,7 +92,7 @@ def describe_clip_settings(dataset: Dataset, sr: int, duration: float, n_frames:
     options = {
         f"--sr {sr}": sr == dataset.sr,
         f"--duration {duration:g}": duration == dataset.duration,
-        f"--n-frames {n_frames}": n_frames == dataset.n_frames,
+        f"--n-frames {n_frames}": (duration, n_frames) == (dataset.duration, dataset.n_frames),
     }
     if not (chosen := [text for text, is_own in options.items() if is_own]):
         return []

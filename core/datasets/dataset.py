@@ -67,6 +67,8 @@ class Dataset:
         For a feature table: its values (clips, features), float32, and the names of the features.
     tables
         Further files, relative to `root`, whose content is part of the fingerprint.
+    fold_names
+        Group of each fold, from fold 1, if every fold is one group (leave-one-group-out); otherwise empty.
     per_class
         Maximum number of clips per class in each of the training, test and validation parts; 0: no limit.
     holdout
@@ -110,6 +112,7 @@ class Dataset:
     vectors: np.ndarray | None = None
     columns: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
+    fold_names: tuple[str, ...] = ()
     per_class: int = 0
     holdout: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CLIP_COLUMNS))
     holdout_vectors: np.ndarray | None = None

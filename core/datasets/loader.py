@@ -54,16 +54,16 @@ class Loader:
         Download source or required layout; None if any folder is accepted.
     embedded
         Whether the set is part of the toolkit, so that it needs no folder.
-    chooses_clip_settings
-        Whether sampling rate, clip length and image width are chosen from the recordings
-        (`core.datasets.clip_settings`).
+    is_own_data
+        Whether the data are the user's own: `read` also takes ``columns`` and ``cache`` (`core.datasets.sets.folder`),
+        and sampling rate, clip length and image width are chosen from the recordings (`core.datasets.clip_settings`).
     known_problems
         Known problems of the published set, one line each, shown by the `data` command.
     """
 
-    read: Callable[[Path | None], "Dataset"]
+    read: Callable[..., "Dataset"]
     about: str
     source: DataSource | None = None
     embedded: bool = False
-    chooses_clip_settings: bool = False
+    is_own_data: bool = False
     known_problems: tuple[str, ...] = ()

@@ -1,5 +1,6 @@
 """Groups of clips that belong together: those that file names show, and what a user should know about them."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ MANY_TRACKS = 10  # tracks of each class, from which names without digits are ta
 MAX_PREFIX_PARTS = 4
 MAX_CANDIDATES = 3
 TRACK_IN_NAME = "track in the file name"  # value of `Dataset.grouped_by`
+PREFIX = "prefix"  # value of --group for `find_prefixes`
+MAX_LISTED_FOLDS = 50
 
 
 def find_tracks(names: Sequence[str], labels: Sequence[str]) -> list[str] | None:
@@ -46,16 +49,24 @@ def find_tracks(names: Sequence[str], labels: Sequence[str]) -> list[str] | None
     return groups if fewest >= (2 if has_numbers else MANY_TRACKS) else None
 
 
-def find_shared_prefixes(dataset: Dataset) -> list[tuple[str, int]]:
-    """Return prefixes of file names that several clips in several folds share, with their numbers of clips.
+def find_prefixes(dataset: Dataset) -> "pd.Series[str] | None":
+    """Return the prefix of each file name that several clips share, such as ``george_``; "" for clips without one.
 
-    A prefix ends with a separator, as in ``spk01_*``; the name of the class folder is not part of it. The prefixes with
-    the fewest separators are returned that divide every class and cover at least half of the clips, the most frequent
-    first; none if names have no such prefixes.
+    A prefix ends with a separator. Folders that contain all clips, and the name of the class, are not part of it:
+    ``zero/george_1.wav``, ``george_zero_1.wav`` and ``zero_george_1.wav`` of class ``zero`` have the prefix
+    ``george_``. The prefixes with the fewest separators are returned that divide every class and cover at least half of
+    the clips.
+
+    Returns
+    -------
+    pd.Series or None
+        With the index of `Dataset.clips`; None if names have no such prefixes.
     """
     clips = dataset.clips
+    patterns = [_match_class(name) for name in dataset.class_names]
+    start = len(f"{os.path.commonpath([os.path.dirname(path) for path in clips['path']])}/".lstrip("/"))  # noqa: PTH120
     names = [
-        path.removeprefix(f"{dataset.class_names[label]}/")
+        patterns[label].sub("", path[start:])
         for path, label in zip(clips["path"].tolist(), clips["label"].tolist(), strict=True)
     ]
     ends = [[match.start() for match in SEPARATOR.finditer(SUFFIX.sub("", name))] for name in names]
@@ -71,10 +82,32 @@ def find_shared_prefixes(dataset: Dataset) -> list[tuple[str, int]]:
             continue
         if named.groupby(["prefix", "label"]).size().max() < 2 and shared.index.str.fullmatch(r"\d+[\W_]?").all():
             continue  # clips are numbered in each class
-        split = named.groupby("prefix")["fold"].nunique()
-        leaking = shared[split[shared.index] > 1].sort_values(ascending=False, kind="stable")
-        return [(f"{prefix}*", int(size)) for prefix, size in leaking.items()]
-    return []
+        return frame["prefix"].where(frame["prefix"].isin(shared.index), "")
+    return None
+
+
+def _match_class(name: str) -> re.Pattern[str]:
+    """Return a pattern for the name of a class and the separator after it, at the start of a part of a file name."""
+    words = "[/._ -]+".join(re.escape(word) for word in SEPARATOR.split(name) if word)
+    return re.compile(rf"(?<![^/._ -]){words or '(?!)'}(?:[/._ -]|$)", re.IGNORECASE)
+
+
+def find_shared_prefixes(dataset: Dataset) -> list[tuple[str, int]]:
+    """Return the prefixes of `find_prefixes` with clips in several folds, and their numbers of clips, largest first."""
+    if (prefixes := find_prefixes(dataset)) is None:
+        return []
+    named = dataset.clips["fold"].groupby(prefixes[prefixes != ""]).agg(["size", "nunique"])
+    leaking = named.loc[named["nunique"] > 1, "size"].sort_values(ascending=False, kind="stable")
+    return [(f"{prefix}*", int(size)) for prefix, size in leaking.items()]
+
+
+def describe_folds(dataset: Dataset) -> list[str]:
+    """Return one line on the group of each fold, if each fold is one group; otherwise none."""
+    if not (names := dataset.fold_names):
+        return []
+    folds = [f"fold {fold} is {name}" for fold, name in enumerate(names[:MAX_LISTED_FOLDS], start=1)]
+    more = f" and {len(names) - MAX_LISTED_FOLDS} more" if len(names) > MAX_LISTED_FOLDS else ""
+    return [f"leave-one-group-out, {len(names)} folds: {', '.join(folds)}{more}"]
 
 
 def find_group_columns(dataset: Dataset) -> list[str]:
@@ -124,7 +157,7 @@ def describe_groups(dataset: Dataset) -> list[str]:
         candidates.append(f"{', '.join(f'--group {column}' for column in columns[:MAX_CANDIDATES])}")
     if prefixes:
         examples = format_few([f"{prefix} ({size})" for prefix, size in prefixes])
-        candidates.append(f"file names with one prefix in several folds: {examples}")
+        candidates.append(f"--group {PREFIX} (file names with one prefix in several folds: {examples})")
     if candidates:
         return [f"{line}; candidates for groups: {'; '.join(candidates)}"]
     remedy = "give --group COLUMN" if dataset.table_columns else "name them in column group of a CSV file"

@@ -12,7 +12,7 @@ from core.datasets.dataset import Dataset
 from core.datasets.feature_columns import check_features
 from core.datasets.folds import hold_out
 from core.datasets.metadata import format_few
-from core.datasets.recording_groups import find_leaking_groups
+from core.datasets.recording_groups import PREFIX, find_leaking_groups, find_prefixes
 from core.errors import UserError, unknown_name_error
 
 
@@ -22,6 +22,7 @@ def select(
     label: str = "",
     group: str = "",
     folds: int = 0,
+    leave_one_group_out: bool = False,
     set_aside: float = 0.0,
     per_class: int = 0,
 ) -> Dataset:
@@ -37,10 +38,13 @@ def select(
     label
         Column of `Dataset.attributes` that gives the classes; "": the original classes. Folds are unchanged.
     group
-        Column of `Dataset.attributes` that gives the groups, or the one that names the clips (every clip is a group);
-        seeded folds are dealt again. "": the original groups.
+        Column of `Dataset.attributes` that gives the groups, or the one that names the clips (every clip is a group),
+        or ``prefix`` (`core.datasets.recording_groups.find_prefixes`); seeded folds are dealt again. "": the original
+        groups.
     folds
         Number of seeded folds, stratified by class, with groups kept together; 0: the set's own folds.
+    leave_one_group_out
+        Whether every group is a fold, in the order of their names; `Dataset.fold_names` names them.
     set_aside
         Fraction of clips held out, 0 to below 1, stratified by class, with groups kept together
         (`core.datasets.folds.hold_out`).
@@ -55,8 +59,7 @@ def select(
         folds, or a fold or class would have no clips.
     """
     if folds and not dataset.has_seeded_folds:
-        own = "an official split" if dataset.has_fixed_split else f"{len(dataset.list_folds())} official folds"
-        raise UserError(f"--n-folds {folds}: {dataset.name} has {own} already; leave --n-folds out")
+        raise _official_folds_error(dataset, f"--n-folds {folds}")
     if label:
         dataset = _relabel(dataset, label)
     if group:
@@ -65,7 +68,34 @@ def select(
         dataset = _hold_out(dataset, set_aside)
     if dataset.has_seeded_folds and (folds or set_aside or group):
         dataset = dataset.deal_folds(folds)
+    if leave_one_group_out:
+        dataset = _leave_one_group_out(dataset)
     return _limit(dataset, per_class) if per_class else dataset
+
+
+def _official_folds_error(dataset: Dataset, option: str) -> UserError:
+    own = "an official split" if dataset.has_fixed_split else f"{len(dataset.list_folds())} official folds"
+    return UserError(f"{option}: {dataset.name} has {own} already; leave {option.partition(' ')[0]} out")
+
+
+def _leave_one_group_out(dataset: Dataset) -> Dataset:
+    """Make every group a fold; raise UserError if there are no groups, or a class has clips of one group only."""
+    if not dataset.has_seeded_folds:
+        raise _official_folds_error(dataset, "--leave-one-group-out")
+    if not dataset.grouped_by:
+        raise UserError(f"--leave-one-group-out: {dataset.name} has no groups; give --group COLUMN or --group {PREFIX}")
+    groups = dataset.clips["group"]
+    by_class = groups.groupby(dataset.clips["label"]).nunique()
+    if single := [dataset.class_names[label] for label in by_class.index[by_class < 2]]:
+        raise UserError(
+            f"--leave-one-group-out: only one group has clips of {format_few(single)}, so nothing is left to train on "
+            "when it is tested; add clips, or use --n-folds"
+        )
+    names = sorted(groups.unique(), key=_number_or_text)
+    numbers = {name: fold for fold, name in enumerate(names, start=1)}
+    return dataclasses.replace(
+        dataset, clips=dataset.clips.assign(fold=groups.map(numbers).astype("int64")), fold_names=tuple(names)
+    )
 
 
 def _relabel(dataset: Dataset, label: str) -> Dataset:
@@ -108,6 +138,8 @@ def _regroup(dataset: Dataset, column: str) -> Dataset:
         values = dataset.clips["path"]  # every clip is its own group
     elif column == "group" and column in dataset.used_columns:
         values = dataset.clips["group"]
+    elif column == PREFIX and PREFIX not in dataset.attributes:
+        return _group_by_prefix(dataset)
     else:
         values = _read_column(dataset, column, "group")
     regrouped = dataclasses.replace(
@@ -116,6 +148,26 @@ def _regroup(dataset: Dataset, column: str) -> Dataset:
         grouped_by=f"column {column}",
         used_columns=_replace_used(dataset, "group", column),
     )
+    return _check_groups(regrouped, column)
+
+
+def _group_by_prefix(dataset: Dataset) -> Dataset:
+    """Use the prefix of the file names as group; a clip without one is its own group."""
+    if (prefixes := find_prefixes(dataset)) is None:
+        raise UserError(
+            f"--group {PREFIX}: the file names of {dataset.name} share no prefixes (such as george_) that divide "
+            "every class; name the groups in a column of a CSV file"
+        )
+    names = prefixes.str.rstrip("/._ -").where(prefixes != "", dataset.clips["path"])
+    regrouped = dataclasses.replace(
+        dataset, clips=dataset.clips.assign(group=names), grouped_by=f"{PREFIX} of the file name"
+    )
+    return _check_groups(regrouped, PREFIX)
+
+
+def _check_groups(regrouped: Dataset, column: str) -> Dataset:
+    """Return the data set with identical files in one group; raise UserError for groups in several official folds."""
+    dataset = regrouped
     if not dataset.has_seeded_folds and (leaks := find_leaking_groups(regrouped)):
         raise UserError(
             f"--group {column}: in more than one fold of {dataset.name}: {format_few(leaks)}; put all clips of a group "

@@ -81,7 +81,7 @@ def test_compare_data_without_labels_is_one_line(tmp_path: Path, sounds: Path) -
     table = alone / "table.csv"
     table.write_text("path\n" + "\n".join(f"{k}.wav" for k in range(10)))
     assert run_refused(["compare", "--data", "folder", "--data-root", str(table)], results) == (
-        f"{table}: lacks the column label; it has path"
+        f"{table}: lacks the column label; it has path; give --columns label=COLUMN"
     )
     table.write_text("path,label\n0.wav,low\n1.wav,\n2.wav,high\n")
     assert (

@@ -1,19 +1,31 @@
-"""Own recordings: one folder per class, or a CSV file. Includes the thirteen classes of two published reports."""
+"""Own recordings: one folder per class, a CSV file, or a layout of Hugging Face; and thirteen published classes."""
 
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from core.datasets.dataset import TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD, Dataset
 from core.datasets.loader import DataSource, Loader
-from core.datasets.metadata import check_present, format_few, read_rows
+from core.datasets.metadata import check_columns, check_present, format_few, read_rows
+from core.datasets.sets.hugging_face import (
+    AUDIO_COLUMN,
+    FILE_COLUMN,
+    HUB_PREFIX,
+    RowTable,
+    find_metadata,
+    find_packed_files,
+    read_hub,
+    read_metadata,
+    read_packed_files,
+)
 from core.datasets.split_names import TABLE_COLUMNS, number_folds, number_parts, parse_fold, parse_part, read_folds
-from core.errors import UserError
+from core.errors import UserError, unknown_name_error
 
 # Suffixes of recordings in a class folder; a CSV file can name any file. The decoder is chosen by the content.
 AUDIO_SUFFIXES = (
@@ -37,15 +49,19 @@ SPEECH_COMMANDS_LISTS = ("testing_list.txt", "validation_list.txt")
 PART_ORDER = (TRAIN_FOLD, VALIDATION_FOLD, TEST_FOLD)  # in messages
 HOW_TO_SPLIT = "put one folder per class into each of them, and nothing beside them"
 HOW_TO_GIVE = (
-    "give --data-root a folder with one folder of recordings per class, or a CSV file of path,label[,fold][,group]"
+    "give --data-root a folder with one folder of recordings per class, a CSV file of path,label[,fold][,group], or a "
+    "data set of Hugging Face: a folder with metadata.csv, Parquet files, or hub:OWNER/NAME"
 )
 
 
-def load(root: Path | None = None) -> Dataset:
-    """Read a folder of class folders (at any depth below them), or a CSV file.
+def load(
+    root: Path | None = None, *, columns: Mapping[str, str] = MappingProxyType({}), cache: Path | None = None
+) -> Dataset:
+    """Read a folder of class folders (at any depth below them), a CSV file, or a data set in a Hugging Face layout.
 
     Folders such as ``train`` and ``test``, or ``fold1`` and ``fold2``, that contain the class folders or are in all of
-    them, are the split or the folds. So is the column ``split`` or ``fold`` of a CSV file.
+    them, are the split or the folds. So is the column ``split`` or ``fold`` of a CSV file. The layouts of Hugging Face
+    are described in `core.datasets.sets.hugging_face`.
 
     Paths in a CSV file are relative to it and must not leave its folder (links can point outside). Without a column
     ``fold``, five seeded folds are drawn, stratified by class, with groups kept together. Without a column ``group``,
@@ -53,19 +69,41 @@ def load(root: Path | None = None) -> Dataset:
     sampling rate, clip length and image width from the recordings; if no header can be read, clips have 4 s at 22,050
     Hz and images are 250 pixels wide, as for UrbanSound8K.
 
+    Parameters
+    ----------
+    root
+        Folder, CSV or Parquet file, or ``hub:owner/name``.
+    columns
+        Column of the table for each meaning (path, label, fold, split, group); default: the column of this name.
+    cache
+        Folder for recordings that are in Parquet files or on the hub.
+
     Raises
     ------
     UserError
         If the folder or file does not exist, a class folder has no recordings, a recording lies outside the class
         folders, or a row is incomplete or invalid.
     """
+    if root is not None and str(root).startswith(HUB_PREFIX):
+        return _make_from_table(
+            read_hub(str(root)[len(HUB_PREFIX) :], cache, columns.get("path", AUDIO_COLUMN)), columns
+        )
     if root is None or not root.exists():
         raise UserError(f"folder: {'no data given' if root is None else f'{root} does not exist'}; {HOW_TO_GIVE}")
+    if (root.is_file() or root.is_dir()) and (packed := find_packed_files(root)):
+        return _make_from_table(read_packed_files(root, packed, cache, columns.get("path", AUDIO_COLUMN)), columns)
     if not root.is_dir():
-        return _read_csv(root)
+        return _make_from_table(_read_table(root, columns), columns)
+    metadata = find_metadata(root)
+    if metadata and (table := read_metadata(root, metadata, columns)):
+        return _make_from_table(table, columns)
+    hint = _point_to_table(root)
+    if metadata and not hint:
+        hint = f"to use {metadata[0].name}, which lacks the column {FILE_COLUMN}, give --columns path=COLUMN"
+    if columns:
+        raise UserError(f"--columns: {root} has class folders and no columns; {hint or 'leave it out'}")
     if all((root / name).is_file() for name in SPEECH_COMMANDS_LISTS):
         raise UserError(f"folder: {root} has {' and '.join(SPEECH_COMMANDS_LISTS)}; use --data speech-commands")
-    hint = _point_to_table(root)
     try:
         files = _read_class_folders("folder", root)
         if files["label"].nunique() < 2 and hint:
@@ -81,9 +119,8 @@ def load(root: Path | None = None) -> Dataset:
     remark = f"{len(other)} files without an audio suffix ignored (a CSV file can list them): {format_few(other)}"
     clips = files[is_audio].copy()
     fields = {"remarks": (), **_read_split_folders(root, clips)}
-    fields["remarks"] += ((remark,) if other else ()) + (
-        (f"labels are the names of the folders; {hint}",) if hint else ()
-    )
+    fields["remarks"] += (remark,) if other else ()
+    fields["remarks"] += (f"labels are the names of the folders; {hint}",) if hint else ()
     return _make_dataset("folder", root, clips, **fields)
 
 
@@ -274,28 +311,48 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
-def _read_csv(table: Path) -> Dataset:
-    """Read the data set that a CSV file lists."""
-    rows = read_rows(table, ["path", "label"], optional=TABLE_COLUMNS)
-    folds, used = read_folds(table, rows)
-    _check_paths(table, rows["path"].tolist())
-    check_present("folder", table.parent, rows["path"].tolist(), remedy=f"correct the paths in {table}")
+def _read_table(table: Path, columns: Mapping[str, str]) -> RowTable:
+    """Read a CSV file; the paths are in column ``path``, or ``file_name`` if there is none."""
+    rows = read_rows(table, [], optional=[*columns.values(), "path", FILE_COLUMN, "label", *TABLE_COLUMNS])
+    column = columns.get("path") or ("path" if "path" in rows or FILE_COLUMN not in rows else FILE_COLUMN)
+    return RowTable(table, table.parent, rows.assign(path=rows[column]) if column in rows else rows, (), column)
+
+
+def _make_from_table(table: RowTable, columns: Mapping[str, str]) -> Dataset:
+    """Make the data set of a table; `columns` is as in `load`."""
+    rows, source = table.rows, table.source
+    names = dict.fromkeys([table.path_column, *map(str, rows.columns)])
+    table_columns = tuple(name for name in names if name != "path" or table.path_column == "path")
+    if unknown := [name for name in columns.values() if name not in (*rows.columns, table.path_column)]:
+        raise unknown_name_error(f"column of {source}:", unknown[0], table_columns)
+    rows = rows.assign(**{meaning: rows[name] for meaning, name in columns.items() if meaning != "path"})
+    if missing := [meaning for meaning in ("path", "label") if meaning not in rows]:
+        raise UserError(
+            f"{source}: lacks the column {', '.join(missing)}; it has {', '.join(map(str, rows.columns))}; "
+            f"give --columns {' '.join(f'{meaning}=COLUMN' for meaning in missing)}"
+        )
+    check_columns(source, rows, ["path", "label"])
+    folds, used = read_folds(source, rows)
+    _check_paths(source, table.root, rows["path"].tolist())
+    check_present("folder", table.root, rows["path"].tolist(), remedy=f"correct the paths in {source}")
+    own = {"path": table.path_column, **columns}
     return _make_dataset(
         "folder",
-        table.parent,
+        table.root,
         rows.assign(**folds),
-        table_columns=tuple(rows.columns),
-        used_columns=("path", "label", *used),
-        grouped_by="column group" if "group" in used else "",
+        table_columns=table_columns,
+        used_columns=tuple(own.get(meaning, meaning) for meaning in ("path", "label", *used)),
+        grouped_by=f"column {own.get('group', 'group')}" if "group" in used else "",
         has_fixed_split="split" in used,
+        remarks=table.remarks,
     )
 
 
-def _check_paths(table: Path, paths: Sequence[str]) -> None:
-    """Raise UserError if a path leaves the folder of the table, or two paths are the same file."""
+def _check_paths(table: Path, root: Path, paths: Sequence[str]) -> None:
+    """Raise UserError if a path leaves the folder `root` of a table, or two paths are the same file."""
     seen: dict[str, str] = {}
     for number, path in enumerate(paths, start=1):
-        plain = os.path.normpath(os.path.relpath(path, table.parent) if Path(path).is_absolute() else path)
+        plain = os.path.normpath(os.path.relpath(path, root) if Path(path).is_absolute() else path)
         if plain.split("/")[0] == "..":
             raise UserError(
                 f"{table}: row {number}: {path} is outside the folder of the table; move the table up, or link the clip"
@@ -314,6 +371,7 @@ THIRTEEN_LOADER = Loader(
 )
 LOADER = Loader(
     load,
-    "Your own recordings: one folder per class, or a CSV file of path,label[,fold or split][,group].",
-    chooses_clip_settings=True,
+    "Your own recordings: one folder per class, a CSV file of path,label[,fold or split][,group], or AudioFolder, "
+    "Parquet or hub:NAME of Hugging Face.",
+    is_own_data=True,
 )

@@ -188,7 +188,7 @@ def test_comparison_footnotes_of_few_recordings_state_smallest_corrected_p(tmp_p
     plan.datasets[""].clips["group"] = ["a", "a", "b", "b"]
     frame = compare_with_reference(plan, store)
     assert frame["mcnemar_units"].tolist() == [2]
-    smallest = "McNemar p (Holm) cannot be below 0.500, because there are only 2 independent clips or recordings."
+    smallest = "McNemar p (Holm) cannot be below 0.500, because there are only 2 independent clips or groups."
     assert smallest in comparison_footnotes(frame)
     doubled = pd.concat([frame, frame], ignore_index=True)  # two rows: the smallest p is corrected as well
     assert smallest.replace("0.500", "1.000") in comparison_footnotes(doubled)

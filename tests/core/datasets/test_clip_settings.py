@@ -97,11 +97,13 @@ class TestChoice:
         assert describe_clip_advice(dataset, ClipSettings(16_000, 60.0)) == []
 
 
-class TestAdvice:
-    @pytest.fixture(scope="class")
-    def speech(self, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-        return load_dataset("folder", write(tmp_path_factory.mktemp("sounds"), [0.4, 0.5] * 10))
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Return 20 recordings of 0.4 and 0.5 s at 8 kHz."""
+    return load_dataset("folder", write(tmp_path_factory.mktemp("sounds"), [0.4, 0.5] * 10))
 
+
+class TestAdvice:
     @pytest.mark.parametrize(
         ("settings", "expected"),
         [
@@ -141,6 +143,7 @@ class TestAdvice:
         for values, options in {
             (8_000, 0.5, 100): "--sr 8000 --duration 0.5 --n-frames 100: ",
             (16_000, 0.5, 32): "--duration 0.5: ",
+            (8_000, 4.0, 100): "--sr 8000: ",
         }.items():
             assert describe_clip_settings(speech, *values) == [options + of_recordings]
         assert describe_clip_settings(speech, 16_000, 4.0, 32) == []
@@ -176,9 +179,9 @@ class TestPlan:
 
     def test_given_settings_are_kept_and_advised_on(self, tmp_path: Path) -> None:
         plan = self.make(write(tmp_path / "sounds", [0.4] * 10), clip__duration=4.0, clip__sr=22_050)
-        assert (plan.runs[0].clip.sr, plan.runs[0].clip.duration) == (22_050, 4.0)
+        (run,) = plan.runs
+        assert (run.clip.sr, run.clip.duration, run.frontend.n_frames) == (22_050, 4.0, 250)
         assert list_dataset_notes(plan)[1:] == [
-            "folder: --n-frames 100: chosen from recordings of 0.4 s at 8000 Hz",
             "folder: 90 % of the input is padding: --duration 0.4",
             "folder: no energy above 4000 Hz: --sr 8000",
         ]

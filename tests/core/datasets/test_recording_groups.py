@@ -1,5 +1,7 @@
 """Groups that file names and columns show."""
 
+import dataclasses
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +10,13 @@ import pytest
 from core import datasets
 from core.datasets import LOADERS, select
 from core.datasets.dataset import Dataset
-from core.datasets.recording_groups import describe_columns, describe_groups, find_shared_prefixes, find_tracks
+from core.datasets.recording_groups import (
+    describe_columns,
+    describe_folds,
+    describe_groups,
+    find_shared_prefixes,
+    find_tracks,
+)
 from core.errors import UserError
 from core.plan import list_dataset_notes, make_plan
 
@@ -59,7 +67,7 @@ class TestGroupColumn:
         assert line.startswith(
             "no groups: every clip counts as a separate recording; candidates for groups: --group spe"
         )
-        assert "wav/spk00_* (5), wav/spk01_* (5), wav/spk02_* (5) and " in line
+        assert ": spk00_* (5), spk01_* (5), spk02_* (5) and " in line
         assert "start" not in line
 
     def test_select_group_keeps_speakers_in_one_fold(self, tmp_path: Path) -> None:
@@ -119,6 +127,9 @@ class TestGroupColumn:
     ("names", "expected"),
     [
         ([f"{c}/spk{s}_{k}.wav" for c in "ab" for s in range(5) for k in range(4)], ["spk0_*"]),
+        ([f"wav/spk{s}_{c}_{k}.wav" for c in "ab" for s in range(5) for k in range(4)], ["spk0_*"]),
+        ([f"{c}/{c.upper()}_spk{s}_{k}.wav" for c in "ab" for s in range(5) for k in range(4)], ["spk0_*"]),
+        ([f"{c}_spk{s}_{k}.wav" for c in "ab" for s in range(5) for k in range(4)], ["spk0_*"]),
         ([f"{c}/house {s}/{k}.wav" for c in "ab" for s in range(5) for k in range(4)], ["house 0/*"]),
         ([f"{c}/{c}_{k:03d}.wav" for c in "ab" for k in range(20)], []),  # one prefix per class
         ([f"{c}/clip_{k:03d}.wav" for c in "ab" for k in range(20)], []),
@@ -128,9 +139,117 @@ class TestGroupColumn:
     ],
 )
 def test_find_shared_prefixes_of_names(names: list[str], expected: list[str]) -> None:
-    rows = pd.DataFrame({"path": names, "label": ["ab".index(name[0]) for name in names]})
+    labels = ["ab".index(re.search(r"(^|[/_])([ab])[/_]", name)[2]) for name in names]  # type: ignore[index]
+    rows = pd.DataFrame({"path": names, "label": labels})
     dataset = Dataset.from_rows("made", Path(), rows, class_names=list("ab"), sr=8000, duration=1.0, n_frames=8)
     assert [prefix for prefix, _ in find_shared_prefixes(dataset)[:1]] == expected[-1:]
+
+
+class TestPrefix:
+    @pytest.fixture
+    def dataset(self) -> Dataset:
+        names = [f"{c}/{who}_{c}_{k}.wav" for c in ("one", "two") for who in ("ann", "bob", "cy") for k in range(4)]
+        rows = pd.DataFrame({"path": [*names, "one/extra.wav"], "label": [*(int("two" in name) for name in names), 0]})
+        return Dataset.from_rows("folder", Path(), rows, class_names=["one", "two"], sr=8000, duration=1.0, n_frames=8)
+
+    def test_select_prefix_groups_clips(self, dataset: Dataset) -> None:
+        (line,) = describe_groups(dataset)
+        assert "candidates for groups: --group prefix (file names with one prefix in several folds: ann_* (8)," in line
+        grouped = select(dataset, group="prefix")
+        speaker = grouped.clips["path"].str.extract(r"/(ann|bob|cy)_")[0].fillna("one/extra.wav")
+        assert grouped.clips["group"].tolist() == speaker.tolist()
+        assert (grouped.clips.groupby("group")["fold"].nunique() == 1).all()
+        assert describe_groups(grouped) == ["clips are grouped by prefix of the file name: 25 clips of 4 groups"]
+
+    def test_select_prefix_without_prefixes_raises(self) -> None:
+        rows = pd.DataFrame({"path": [f"{c}/{k}.wav" for c in "ab" for k in range(6)], "label": [0] * 6 + [1] * 6})
+        dataset = Dataset.from_rows("folder", Path(), rows, class_names=["a", "b"], sr=8000, duration=1.0, n_frames=8)
+        with pytest.raises(UserError, match="^--group prefix: the file names of folder share no prefixes"):
+            select(dataset, group="prefix")
+
+    def test_select_column_named_prefix_is_used(self, tmp_path: Path) -> None:
+        dataset = listed(tmp_path, speakers().rename(columns={"speaker": "prefix"}))
+        assert select(dataset, group="prefix").clips["group"].str.startswith("s").all()
+
+    def test_select_prefix_in_two_official_folds_raises(self, tmp_path: Path) -> None:
+        dataset = listed(tmp_path, speakers().assign(fold=lambda rows: rows["path"].str.contains("_0").astype(int) + 1))
+        with pytest.raises(UserError, match="^--group prefix: in more than one fold of folder: spk00, spk01"):
+            select(dataset, group="prefix")
+
+
+class TestLeaveOneGroupOut:
+    def test_every_group_is_a_fold(self, tmp_path: Path) -> None:
+        dataset = select(listed(tmp_path, speakers()), group="speaker", leave_one_group_out=True)
+        names = sorted(f"s{s}" for s in range(12))
+        assert dataset.fold_names == tuple(names)
+        assert dataset.list_folds() == tuple(range(1, 13))
+        for fold, name in enumerate(names, start=1):
+            split = dataset.split(fold)
+            assert set(dataset.clips["group"].iloc[split.test]) == {name}
+            assert len(split.test) == 5
+            assert name not in set(dataset.clips["group"].iloc[split.train])
+            assert len(split.train) == 55
+        (line,) = describe_folds(dataset)
+        assert line.startswith("leave-one-group-out, 12 folds: fold 1 is s0, fold 2 is s1, fold 3 is s10, ")
+
+    def test_numbers_are_sorted_by_value(self, tmp_path: Path) -> None:
+        rows = speakers().assign(group=lambda frame: frame["speaker"].str[1:])
+        dataset = select(listed(tmp_path, rows), leave_one_group_out=True)
+        assert dataset.fold_names == tuple(map(str, range(12)))
+        assert describe_folds(listed(tmp_path, rows)) == []
+
+    def test_held_out_groups_are_no_folds(self, tmp_path: Path) -> None:
+        dataset = select(listed(tmp_path, speakers()), group="speaker", set_aside=0.25, leave_one_group_out=True)
+        held_out = set(dataset.holdout["group"])
+        assert held_out
+        assert set(dataset.fold_names) == {f"s{s}" for s in range(12)} - held_out
+
+    def test_impossible_folds_are_refused(self, tmp_path: Path) -> None:
+        dataset = listed(tmp_path / "plain", speakers())
+        folds = dataset.clips["path"].str.contains("_0").astype(int) + 1
+        with_folds = listed(tmp_path / "folds", speakers().assign(fold=folds.to_numpy()))
+        labels = dataset.clips["label"].where(~dataset.clips["path"].str.contains("spk11"), 2)
+        single = dataclasses.replace(
+            dataset,
+            clips=dataset.clips.assign(label=labels, group=dataset.clips["path"].str[:9]),
+            class_names=("a", "b", "c"),
+            grouped_by="column speaker",
+        )
+        for refused, message in (
+            (dataset, "folder has no groups; give --group COLUMN or --group prefix"),
+            (with_folds, "folder has 2 official folds already; leave --leave-one-group-out out"),
+            (single, "only one group has clips of c, so nothing is left to train on"),
+        ):
+            with pytest.raises(UserError, match=f"^--leave-one-group-out: {message}"):
+                select(refused, leave_one_group_out=True)
+
+    def test_plan_takes_names_of_groups(self, tmp_path: Path) -> None:
+        listed(tmp_path, speakers())
+        point = {"data__name": "folder", "model__weights": "random", "data__group": "speaker"}
+        point |= {"data__leave_one_group_out": True}
+        plans = [
+            make_plan(
+                "x",
+                lambda base, _: {"x": base},
+                [point | {"data__fold": fold}],
+                roots=[tmp_path / "clips.csv"],
+                cache=tmp_path,
+            )
+            for fold in ("s10", "3", "all")
+        ]
+        assert [len(plan.runs) for plan in plans] == [1, 1, 12]
+        assert plans[0].runs[0].data.fold == 3
+        assert plans[0].runs[0].id == plans[1].runs[0].id == plans[2].runs[2].id
+        assert sum("leave-one-group-out, 12 folds" in line for line in list_dataset_notes(plans[0])) == 1
+        assert plans[0].runs[0].to_dict()["data"]["leave_one_group_out"] is True
+        with pytest.raises(UserError, match="--n-folds 3 and --leave-one-group-out exclude each other"):
+            make_plan(
+                "x",
+                lambda base, _: {"x": base},
+                [point | {"data__folds": 3}],
+                roots=[tmp_path / "clips.csv"],
+                cache=tmp_path,
+            )
 
 
 def test_describe_groups_is_silent_for_known_groups(real_data: Path, nsynth: Path) -> None:
