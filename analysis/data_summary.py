@@ -153,6 +153,7 @@ def _read_clip(root: Path, path: str) -> AudioInfo | str:
 
 
 def _find_table_problems(dataset: Dataset) -> list[str]:
+    """Return messages about classes without clips, and about classes whose clips are all in one fold."""
     n_folds = dataset.clips.groupby("label")["fold"].nunique()
     names = dict(enumerate(dataset.class_names))
     empty = [name for label, name in names.items() if label not in n_folds]
@@ -164,6 +165,7 @@ def _find_table_problems(dataset: Dataset) -> list[str]:
 
 
 def _find_unlisted_files(dataset: Dataset) -> list[str]:
+    """Return a message about audio files in the folder that are not clips of the data set, if there are any."""
     if dataset.vectors is not None:
         return []
     listed = {*dataset.clips["path"], *dataset.holdout["path"], *dataset.left_out}

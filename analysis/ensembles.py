@@ -469,12 +469,14 @@ def _read_metrics(run: Run, store: Store) -> dict[str, float]:
 
 
 def _score_member(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Return the scores of one network, by metric."""
     return _rename_weighted(metrics.summarise(logits, targets)) | {
         "macro_f1": metrics.per_class(logits, targets).macro_f1
     }
 
 
 def _score_ensemble(members: Sequence[np.ndarray], targets: np.ndarray) -> dict[str, float]:
+    """Return the scores of the averaged softmax outputs of the members, from their logits, by metric."""
     scores = _rename_weighted(metrics.summarise_ensemble(members, targets))
     return scores | {"macro_f1": metrics.per_class(metrics.soft_vote(members), targets).macro_f1}
 

@@ -171,6 +171,7 @@ def _convert(opt: Option, words: Sequence[str]) -> Any:
 
 
 def _convert_word(opt: Option, word: str) -> Any:
+    """Convert one argument to the type of its option."""
     if opt.type is Path:
         return datasets.expand_path(Path(word), f"--{opt.flag}")
     if opt.type is str:
@@ -207,6 +208,7 @@ def _quick_field() -> "dataclasses.Field[Any]":
 
 
 def _preset_field() -> "dataclasses.Field[Any]":
+    """Return the field of ``--preset``, whose help lists the studies."""
     names = ("paper", *list_runnable_studies())
     preset: dataclasses.Field[Any] = option(
         "",

@@ -98,6 +98,7 @@ def read_preset(tables: Sequence[Mapping[str, Any]], where: str) -> Preset:
 
 
 def _read_rule(table: Mapping[str, Any], where: str) -> Rule:
+    """Read and check one table of a preset; `where` is its name for messages."""
     keys = option_keys()
     settings = {}
     for flag, value in table.items():
@@ -113,6 +114,7 @@ def _read_rule(table: Mapping[str, Any], where: str) -> Rule:
 
 
 def _read_conditions(table: Any, where: str) -> dict[str, list[str]]:
+    """Read and check the entry ``when`` of a table."""
     if not isinstance(table, dict):
         raise UserError(f"{where}: 'when' is a table, such as {{ data = \"esc50\" }}")
     conditions = {}
@@ -148,6 +150,7 @@ def _convert_value(value: Any, f: "dataclasses.Field[Any]", where: str) -> Any:
 
 
 def _matches(name: str, key: str, point: Mapping[str, Any]) -> bool:
+    """Return whether a point of the grid has the name, or matches the pattern, for a key of `CONDITION_FIELDS`."""
     group, _, field = CONDITION_FIELDS[key].partition("__")
     value: str = point.get(CONDITION_FIELDS[key], getattr(getattr(Run(), group), field))
     if key == "weights":

@@ -237,6 +237,7 @@ def _read_figures(file: StudyFile, items: Iterable[str], where: str) -> dict[str
 
 
 def _read_figure(table: Mapping[str, Any], where: str) -> FigureSpec:
+    """Read and check one table of ``[figures]``."""
     figure: FigureSpec = _convert(table, FigureSpec, where)
     if figure.figure not in FIGURES:
         raise unknown_name_error(f"figure in {where}:", figure.figure, FIGURES)
@@ -250,6 +251,7 @@ def _read_figure(table: Mapping[str, Any], where: str) -> FigureSpec:
 
 
 def _merge(tables: Mapping[str, Sequence[str]], figures: Mapping[str, FigureSpec]) -> dict[str, Sequence[str]]:
+    """Return the experiments of each combined table and figure, by item."""
     return {**tables, **{item: figure.of for item, figure in figures.items()}}
 
 

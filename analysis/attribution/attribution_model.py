@@ -180,6 +180,8 @@ class InPlaceClamp(nn.Hardtanh):
 
 
 class _InPlaceClampFunction(torch.autograd.Function):
+    """Autograd function of `InPlaceClamp`."""
+
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, low: float, high: float) -> torch.Tensor:
         ctx.range = low, high
@@ -195,6 +197,7 @@ class _InPlaceClampFunction(torch.autograd.Function):
 
 
 def _default_memory(device: torch.device) -> int:
+    """Return the default memory budget of a batch in bytes."""
     if device.type == "cuda":
         return int(GPU_MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0])
     return CPU_MEMORY

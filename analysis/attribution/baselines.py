@@ -132,6 +132,7 @@ def _unknown_baseline_error(name: str) -> UserError:
 
 
 def _read_baseline_file(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Read the image of a ``.npy`` file as float32, and check that it is finite and has the given shape."""
     try:
         image = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:

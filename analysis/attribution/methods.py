@@ -116,6 +116,8 @@ def _saliency(args: AttributionArgs, batch_size: int) -> torch.Tensor:
 
 
 def _input_x_gradient(args: AttributionArgs, batch_size: int) -> torch.Tensor:
+    """Return (input - baseline) times the gradient at the input."""
+
     def forward_difference(x: torch.Tensor, baseline: torch.Tensor) -> torch.Tensor:
         return args.model(baseline + x)
 
@@ -143,6 +145,8 @@ def _gradient_shap(args: AttributionArgs, batch_size: int) -> torch.Tensor:
 
 
 def _make_occlusion(along: int, windows: int) -> "Method":
+    """Return a method that occludes windows along the mel axis (`along` = 1) or the time axis (2) by the baseline."""
+
     def occlude(args: AttributionArgs, batch_size: int) -> torch.Tensor:
         window, stride = (list(args.inputs.shape[1:]) for _ in range(2))
         window[along] = max(2, -(-window[along] // windows))
@@ -167,6 +171,7 @@ def _make_occlusion(along: int, windows: int) -> "Method":
 
 
 def _gradcam(args: AttributionArgs, batch_size: int) -> torch.Tensor:
+    """Return Grad-CAM maps, interpolated to the size of the image and divided equally among the channels."""
     with args.model.without_inplace():
         cam = LayerGradCam(args.model, args.layer).attribute(args.inputs, args.target)
     size = tuple(args.inputs.shape[2:])

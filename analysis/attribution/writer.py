@@ -176,6 +176,7 @@ class _Writer:
             self.results.add_item("map", name, caption, files, sound=sound, **facts)
 
     def _clip_rows(self, result: AttributionResult) -> pd.DataFrame:
+        """Return one row per clip, with the columns of `CLIP_COLUMNS`."""
         maps = result.maps
         predicted = maps.logits.argmax(axis=1)
         return pd.DataFrame(
@@ -195,6 +196,7 @@ class _Writer:
         )
 
     def _map_row(self, result: AttributionResult, first: AttributionResult) -> dict[str, object]:
+        """Return the row of the table of maps: means over the clips, and similarity to the maps of `first`."""
         maps = result.maps
         similarity = faithfulness.compare_maps(first.maps, maps)
         similarity = similarity[similarity["map"] == "attribution"]

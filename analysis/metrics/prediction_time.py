@@ -44,5 +44,6 @@ def _network_key(record: Record) -> tuple[Any, ...]:
 
 
 def _has_plain_test_pass(record: Record) -> bool:
+    """Return whether the test pass of a run had stored inputs, without rotation."""
     training = record.run.training
     return not (training.live or AUGMENTATIONS[training.augment].changes_tests)

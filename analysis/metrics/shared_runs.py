@@ -111,12 +111,12 @@ def _find_common_units(units: Iterable[Set[tuple[int, int]]]) -> Set[tuple[int, 
 
     Conditions that would leave too few common pairs are left out first, beginning with the least complete one.
     """
-    kept = sorted(filter(None, units), key=len, reverse=True)
-    while kept:
-        common: Set[tuple[int, int]] = set.intersection(*map(set, kept))
-        if len(common) >= MIN_SHARED_FRACTION * len(kept[0]):
+    remaining = sorted(filter(None, units), key=len, reverse=True)
+    while remaining:
+        common: Set[tuple[int, int]] = set.intersection(*map(set, remaining))
+        if len(common) >= MIN_SHARED_FRACTION * len(remaining[0]):
             return common
-        kept.pop()
+        remaining.pop()
     return set()
 
 

@@ -155,6 +155,7 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 
 def _escape_csv(value: Any) -> Any:
+    """Return a cell for `to_csv`: lists joined, control characters escaped, formulas with a leading apostrophe."""
     if isinstance(value, list | tuple):
         value = " ".join(map(str, value))
     if isinstance(value, str):

@@ -394,6 +394,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _add_runs_column(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
+    """Return the columns, and the column "Runs" if the frame has it; raise ValueError if the frame lacks a column."""
     if absent := [column.name for column in columns if column.name not in frame]:
         raise ValueError(f"the frame has no column {', '.join(absent)}; it has {', '.join(map(str, frame.columns))}")
     return [*columns, Column("runs", "Runs", format_count)] if "runs" in frame else list(columns)
@@ -414,6 +415,7 @@ def _format_groups(frame: pd.DataFrame, columns: Sequence[Column], groups: Seque
 
 
 def _format_column(part: pd.DataFrame, column: Column) -> list[Cell]:
+    """Return the formatted cells of one column, for the rows `part` of one group."""
     values = part[column.name].tolist()
     units = [(unit,) for unit in part[column.unit]] if column.unit else [()] * len(values)
     texts = [MISSING if pd.isna(v) else column.format(v, *unit) for v, unit in zip(values, units, strict=True)]
@@ -442,6 +444,7 @@ def _find_best(values: Sequence[Any], texts: Sequence[str], direction: Literal["
 
 
 def _format_runs(row: dict[Any, Any]) -> Cell:
+    """Return the cell of the column "Runs"."""
     planned = int(row["runs"])
     lost = [f"{kind} ({int(row[kind])} of {planned})" for kind in ("failed", "missing") if row.get(kind, 0) > 0]
     compared = int(row.get("compared", planned))

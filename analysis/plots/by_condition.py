@@ -267,6 +267,7 @@ def _draw_chance(ax: Axes, frame: pd.DataFrame, metric: str) -> None:
 
 
 def _split_series(frame: pd.DataFrame, column: str | None) -> list[tuple[str | None, pd.DataFrame]]:
+    """Return name and rows of each line of a figure; one line without name if there is no column of names."""
     if column is None:
         return [(None, frame)]
     return [(str(name), part) for name, part in frame.groupby(column, sort=False)]
@@ -314,6 +315,7 @@ def _error_lengths(part: pd.DataFrame, metric: str) -> npt.NDArray[np.float64] |
 
 
 def _axis_label(frame: pd.DataFrame, metric: str) -> str:
+    """Return the label of the axis of a metric, with the kind of its error bars."""
     spread = _name_spread(frame, metric).replace("standard deviation", "± std")
     label = ", ".join(filter(None, (METRICS[metric].axis, spread)))
     return label if len(label) <= MAX_LABEL_LENGTH else label.replace(", ", ",\n")
@@ -328,6 +330,7 @@ def _sort_by_depth(conditions: Iterable[str]) -> tuple[list[str], bool]:
 
 
 def _depth(condition: str) -> float | None:
+    """Return a number that sorts stages by depth; None for a condition that is not a stage."""
     if match := re.fullmatch(r"block(\d+)", condition):
         return float(match.group(1))
     return {"none": -1.0, "stem": 0.0, "head": 1e6, "all": 1e7}.get(condition)

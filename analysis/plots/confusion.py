@@ -178,6 +178,7 @@ def add_margins(matrix: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArr
 
 @with_style
 def _draw_panels(matrices: Sequence[ConfusionMatrix], ax: Axes, *, down: int, across: int) -> None:
+    """Replace the panel `ax` by a grid of `down` x `across` panels, and draw one confusion matrix on each."""
     grid = [panel for row in split_into_panels(ax, down, across) for panel in row]
     for matrix, panel in zip(matrices, grid, strict=False):
         draw_confusion_matrix(matrix.clips, matrix.class_names, panel, room=1 / down)

@@ -65,8 +65,8 @@ def write_learning_curves(
     curves, unreadable = average_histories(shared, results.session.store, measures or results.session.execution.curves)
     if curves.empty:
         return
-    arranged = _arrange(curves["measure"])
-    n_columns = max(map(len, arranged))
+    measure_rows = _arrange_measures(curves["measure"])
+    n_columns = max(map(len, measure_rows))
     names = list(curves.columns[: list(curves).index("condition")])
     rows = [row for _, part in (curves.groupby(names, sort=False) if names else [((), curves)]) for row in _split(part)]
     units = {
@@ -75,10 +75,10 @@ def write_learning_curves(
 
     @with_style
     def draw(ax: Axes) -> None:
-        grid = split_into_panels(ax, len(rows) * len(arranged), n_columns)
+        grid = split_into_panels(ax, len(rows) * len(measure_rows), n_columns)
         panels: dict[str, list[Axes]] = {}
         for k, line in enumerate(grid):
-            part, measures = rows[k // len(arranged)], arranged[k % len(arranged)]
+            part, measures = rows[k // len(measure_rows)], measure_rows[k % len(measure_rows)]
             for panel, measure in itertools.zip_longest(line, measures):
                 if measure is None:
                     panel.remove()
@@ -89,7 +89,7 @@ def write_learning_curves(
                     continue
                 by_condition.draw_learning_curves(curve, panel, ylabel=CURVES[measure], series="condition")
                 panels.setdefault(measure.rpartition("_")[2], []).append(panel)
-            if k % len(arranged) == 0:
+            if k % len(measure_rows) == 0:
                 line[0].set_title(format_point({name: part[name].iloc[0] for name in names}), loc="left")
                 if len(rows) > 1:
                     line[len(measures) - 1].legend(
@@ -101,32 +101,32 @@ def write_learning_curves(
             add_legend_above(grid[0][0], title=title)
         if not any(units[unit] for unit in UNITS if unit != SINGLE_RUN):
             single = "1 run per condition" if len(curves[[*names, "condition"]].drop_duplicates()) > 1 else "1 run"
-            grid[0][len(arranged[0]) - 1].set_title(single, loc="right", color=GREY)
+            grid[0][len(measure_rows[0]) - 1].set_title(single, loc="right", color=GREY)
 
-    drawn = [measure for line in arranged for measure in line]
-    parts = [f"{caption}: {' and '.join(CURVES[m].removesuffix(' (%)').lower() for m in drawn)} by epoch"]
+    all_measures = [measure for line in measure_rows for measure in line]
+    parts = [f"{caption}: {' and '.join(CURVES[m].removesuffix(' (%)').lower() for m in all_measures)} by epoch"]
     parts += [describe_spread("mean, and band of ± one standard deviation,", units)]
-    parts += [TRAINING_NOTE] if any(measure.startswith("train") for measure in drawn) else []
+    parts += [TRAINING_NOTE] if any(measure.startswith("train") for measure in all_measures) else []
     if (curves["ended"] > 0).any():
         parts.append("dotted: mean over the remaining runs after the first run of a condition has ended")
     if unreadable:
         parts.append(f"{unreadable} runs have no readable history")
     sentences = ["; ".join(parts) + ".", describe_shared_runs(groups, shared)]
-    height = 0.4 + 2.2 * len(rows) * len(arranged)
+    height = 0.4 + 2.2 * len(rows) * len(measure_rows)
     width = (3.5 if len(rows) == 1 else 4.0) * n_columns if n_columns < 3 else 9.0 + 1.5 * (len(rows) > 1)
     results.write_figure(
         "learning", curves, draw, caption=" ".join(filter(None, sentences)), height=height, width=width
     )
 
 
-def _arrange(measures: Iterable[str]) -> list[list[str]]:
+def _arrange_measures(measures: Iterable[str]) -> list[list[str]]:
     """Return the measures to draw as rows of panels: one row, or one row of accuracies and one of losses."""
     present = set(measures)
-    drawn = [measure for measure in CURVES if measure in present]
-    if len(drawn) <= MAX_PANELS:
-        return [drawn]
+    ordered = [measure for measure in CURVES if measure in present]
+    if len(ordered) <= MAX_PANELS:
+        return [ordered]
     kinds = (f"_{kind}" for kind in ("accuracy", "loss"))
-    return list(filter(None, ([measure for measure in drawn if measure.endswith(kind)] for kind in kinds)))
+    return list(filter(None, ([measure for measure in ordered if measure.endswith(kind)] for kind in kinds)))
 
 
 def _split(curves: pd.DataFrame) -> list[pd.DataFrame]:

@@ -81,7 +81,7 @@ def class_level_rows(plan: Plan, store: Store, published: pd.DataFrame) -> list[
     seen: set[tuple[str, ...]] = set()
     for values, planned in plan.groups():
         keys = dataset_and_backbone(planned[0])
-        records = [record for one in planned if (record := store.finished(one.run))]
+        records = [record for each in planned if (record := store.finished(each.run))]
         if not records:
             continue
         by_condition = _class_rows(records, _list_lengths(published, keys["backbone"])) | _cell_rows(records)
@@ -104,6 +104,7 @@ def _list_lengths(published: pd.DataFrame, backbone: str) -> Mapping[str, int]:
 
 
 def _class_rows(records: Sequence[Record], list_lengths: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """Return the scores of each class, by ``class NAME`` and ``entry K``."""
     scores = [(record.run.data.fold, record.run.seed, record.per_class) for record in records]
     names = records[0].class_names
     rows = {}
@@ -115,6 +116,7 @@ def _class_rows(records: Sequence[Record], list_lengths: Mapping[str, int]) -> d
 
 
 def _cell_rows(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """Return the clips of each cell of the confusion matrix with margins, by ``TARGET as PREDICTION``."""
     by_fold: dict[int, list[Any]] = {}
     for record in records:
         by_fold.setdefault(record.run.data.fold, []).append(add_margins(record.confusion)[0])

@@ -186,6 +186,7 @@ def _join_differences(part: pd.DataFrame) -> str:
 
 
 def _write_numbers(results: OutputFolder, joined: pd.DataFrame, name: str, *, caption: str) -> None:
+    """Write the table of numbers; `caption` has a placeholder for its content."""
     table, columns = shape_table(joined)
     compared = joined["ours"].notna()
     notes = [COMPARED_NOTE] if compared.any() else [PUBLISHED_ONLY_NOTE]

@@ -247,4 +247,5 @@ def list_differences(
 
 
 def _has_weights(row: OwnRow, stated: str) -> bool:
+    """Return whether all runs of a row have the stated starting weights; True if none are stated."""
     return not stated or all(run.model.weights == stated for run in row.runs)

@@ -148,6 +148,7 @@ def is_fraction(metric: str) -> bool:
 
 
 def _read_table(file: Path, where: str) -> pd.DataFrame:
+    """Read and check a ``published.csv``; `where` is its name for messages."""
     if not file.is_file():  # reading a pipe would never end
         raise UserError(f"{where}: is not a file")
     try:
@@ -205,6 +206,7 @@ def _convert_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_settings(row: Mapping[str, Any]) -> None:
+    """Raise `_CellError` if a setting has an invalid value."""
     for column, text in row.items():
         if text and column in (*DESIGN_COLUMNS, FREEZE, *option_keys()):
             try:
@@ -214,6 +216,7 @@ def _check_settings(row: Mapping[str, Any]) -> None:
 
 
 def _parse_number(text: str, column: str) -> float:
+    """Return the number in a cell; raise `_CellError` if it is not finite."""
     try:
         value = float(text)
     except ValueError:

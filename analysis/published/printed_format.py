@@ -58,6 +58,7 @@ class PrintedFormat:
         return sign + text.replace("-", MINUS, 1) + spread + self.suffix
 
     def _number(self, value: float) -> str:
+        """Return a number without a plus sign and without its unit."""
         scaled, decimals = value * self.scale, self.decimals
         if self.scale == MILLIONS and scaled:
             decimals = max(decimals, 1 - math.floor(math.log10(abs(scaled))))
@@ -111,6 +112,7 @@ def format_ours(published: Mapping[str, Any], value: float, std: float) -> str:
 
 
 def _format(published: Mapping[str, Any], value: float, std: float) -> str:
+    """Return a number in the printed format of `published` or, if it has none, in our format of the metric."""
     if printed := read_printed_format(published):
         return printed.format(value, std)
     metric = str(published["metric"])

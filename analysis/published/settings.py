@@ -75,10 +75,12 @@ def list_setting_differences(
             continue
         if column == SPLIT:
             ours = _read_splits(runs, datasets)
-            wanted = parse_setting(column, text)
-            if all(max(abs(a - b) for a, b in zip(one, wanted, strict=True)) <= SPLIT_TOLERANCE for one in ours):
+            stated_split = parse_setting(column, text)
+            if all(
+                max(abs(a - b) for a, b in zip(split, stated_split, strict=True)) <= SPLIT_TOLERANCE for split in ours
+            ):
                 continue
-            words = {"/".join(f"{share:.0f}" for share in one) for one in ours}
+            words = {"/".join(f"{percentage:.0f}" for percentage in split) for split in ours}
         else:
             values = _read_values(column, runs)
             if values <= {_resolve_for_runs(column, text, runs)}:  # an unused setting has no value
@@ -110,6 +112,7 @@ def _read_values(column: str, runs: Sequence[Run]) -> set[Any]:
 
 
 def _resolve_for_runs(column: str, text: str, runs: Sequence[Run]) -> Any:
+    """Return the value of a stated setting; a stage such as "last" becomes a stage of the network of the runs."""
     if column == FREEZE:
         return parse_stage(text, runs[0].model.network, get_input_shape(runs[0]))
     return parse_setting(column, text)
@@ -134,6 +137,7 @@ def _read_splits(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> list[t
 
 
 def _format_value(column: str, value: Any) -> str:
+    """Return the value of a setting as text."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

@@ -200,6 +200,7 @@ def _is_same_experiment(row: OwnRow, other: OwnRow) -> bool:
 
 
 def _quantity(row: OwnRow, column: str, name: str) -> _Quantity:
+    """Return the value and the interval in a column of a row."""
     return _Quantity(row.backbone, name, row.value(column), row.value(f"{column}_low"), row.value(f"{column}_high"))
 
 

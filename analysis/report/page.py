@@ -88,6 +88,7 @@ def _collect_contents(results: Path, limits: Limits) -> dict[str, Any]:
 
 
 def _render(contents: dict[str, Any]) -> str:
+    """Return the HTML of the page from the variables of the template."""
     environment = jinja2.Environment(
         autoescape=True,
         loader=jinja2.FileSystemLoader(TEMPLATES),

@@ -158,6 +158,7 @@ def _write_best_settings(results: OutputFolder, frame: pd.DataFrame, space: Spac
 
 
 def _format_searched(key: str, values: Any) -> str:
+    """Return the range or the values of a searched option as text."""
     if isinstance(values, Range):
         return f"{format_option(values.low)} to {format_option(values.high)}"
     return ", ".join(format_option(typed_value(field_of(key), value)) for value in values)
@@ -231,6 +232,7 @@ def make_training_command(command: str, point: Mapping[str, Any]) -> str:
 def _summarise_configuration(
     name: str, part: Sequence[PlannedRun], store: Store, keys: Sequence[str]
 ) -> dict[str, Any]:
+    """Return the row of one configuration; columns as in `summarise_search`."""
     runs = [planned.run for planned in part]
     records = {run.id: store.record(run) for run in runs}
     available = [record for record in records.values() if record]
@@ -267,10 +269,12 @@ def _sort_key(row: Mapping[str, Any]) -> tuple[bool, bool, float, float]:
 
 
 def _is_finished(row: Any) -> bool:
+    """Return whether all runs of a configuration have a score and none was stopped early."""
     return not math.isnan(row["validation_accuracy"]) and not row["stopped"]
 
 
 def _footnotes(frame: pd.DataFrame, nested: pd.DataFrame, plan: Plan, store: Store) -> list[str]:
+    """Return the footnotes of the table of configurations: protocol, selection, and the best configuration."""
     runs, folds = plan.runs, {run.data.fold for run in plan.runs}
     notes = [
         protocol_note(epoch="last epoch", folds=folds, seeds={r.seed for r in runs}),

@@ -121,6 +121,7 @@ def parse_values(key: str, texts: Sequence[str]) -> Sequence[Any] | Range:
 
 
 def _parse_range(key: str, texts: Sequence[str], kind: type) -> Range:
+    """Return the range of an option from a word such as ``1e-5:1e-2``."""
     low, _, high = texts[0].partition(":")
     if len(texts) > 1 or ":" in high:
         raise UserError(f"{flag_of(key)} {' '.join(texts)}: give values, or one range LOW:HIGH")
@@ -131,6 +132,7 @@ def _parse_range(key: str, texts: Sequence[str], kind: type) -> Range:
 
 
 def _parse_number(key: str, text: str, kind: type) -> Any:
+    """Return the value of a numeric option; raise `UserError` if it is invalid."""
     try:
         value = kind(text)
     except ValueError:
@@ -219,6 +221,7 @@ class OptunaSampler:
             self.study.tell(trial, score)
 
     def _suggest(self, trial: Any, key: str, values: Sequence[Any] | Range) -> Any:
+        """Return the value that Optuna suggests for an option in a trial."""
         if not isinstance(values, Range):
             return trial.suggest_categorical(key, list(values))
         if values.whole:

@@ -204,6 +204,7 @@ def similarity(moments: Moments, index: str, *, explained_variance: float = 0.99
 
 
 def _compare(x: Any, y: Any, index: str, *, explained_variance: float = 0.99, seed: int) -> Similarity:
+    """Compute an index of two arrays, and warn if there are few datapoints."""
     check_options(index, explained_variance)
     moments = Moments(seed=seed, norms=index == "cka")
     moments.add(x, y)
@@ -229,12 +230,14 @@ def _principal_directions(outer: Tensor, rounding: float) -> tuple[Tensor, Tenso
 
 
 def _ranks(sums: CentredMoments) -> tuple[int, int]:
+    """Return the ranks of x and y."""
     x, y = (
         _principal_directions(z, rounding)[0] for z, rounding in zip((sums.xx, sums.yy), sums.rounding, strict=True)
     )
     return len(x), len(y)
 
 
+# Each of the functions below returns the index, its noise floor, and the numbers of compared directions of x and of y.
 def _svcca(sums: CentredMoments, explained_variance: float) -> tuple[float, float, tuple[int, int]]:
     bases = []
     for outer, rounding in ((sums.xx, sums.rounding[0]), (sums.yy, sums.rounding[1])):

@@ -93,6 +93,7 @@ def compare_networks(
 def _add_activations(
     before: nn.Module, after: nn.Module, batch: Tensor, moments: dict[str, Moments], *, average: bool
 ) -> None:
+    """Run both networks on a batch and add the activations of each layer to its moments."""
     outputs_before: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
 
     def store(layer: str, output: Tensor) -> None:
@@ -155,6 +156,7 @@ def _run_with_hooks(
 
 @contextmanager
 def _evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Set a network to evaluation mode inside a block, and restore the training flag of each module afterwards."""
     flags = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -174,6 +176,7 @@ def _name_layer_in_errors(layer: str) -> Iterator[None]:
 
 
 def _check_layers(network: nn.Module, layers: Sequence[str]) -> None:
+    """Raise `UserError` if there are no layers, or the network lacks one of them."""
     if not layers:
         raise UserError("no layers to compare; name at least one")
     names = [name for name, _ in network.named_modules() if name]
@@ -185,11 +188,12 @@ def _check_layers(network: nn.Module, layers: Sequence[str]) -> None:
 
 
 def _warn_of_few_datapoints(result: dict[str, Similarity]) -> None:
-    thin = [layer for layer, each in result.items() if each.has_few_datapoints]
-    if thin:
-        first = result[thin[0]]
+    """Give one warning if layers have fewer than 5 datapoints per neuron."""
+    layers = [layer for layer, each in result.items() if each.has_few_datapoints]
+    if layers:
+        first = result[layers[0]]
         warnings.warn(
-            f"{len(thin)} of {len(result)} layers have fewer than {MIN_DATAPOINTS_PER_NEURON} datapoints per neuron "
-            f"({thin[0]}: {first.n_datapoints} for {max(first.n_neurons)}); use more clips, or see the noise floor",
+            f"{len(layers)} of {len(result)} layers have fewer than {MIN_DATAPOINTS_PER_NEURON} datapoints per neuron "
+            f"({layers[0]}: {first.n_datapoints} for {max(first.n_neurons)}); use more clips, or see the noise floor",
             stacklevel=3,
         )

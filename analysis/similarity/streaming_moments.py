@@ -151,6 +151,7 @@ class Moments:
             self._pair_clips(x, y, z, positions)
 
     def _start(self, x: Tensor, y: Tensor, *, has_positions: bool) -> None:
+        """Create all sums, as zeros, from the shapes and the device of the first batch."""
         self._has_positions = has_positions
         self.n_neurons = width, height = x.shape[1], y.shape[1]
         device = x.device if x.device.type != "mps" else torch.device("cpu")
@@ -185,8 +186,8 @@ class Moments:
             piece = slice(start, min(start + size, n))
             z = buffer[:, : piece.stop - start].T
             for matrix, rows, part in ((x, rows_x, slice(None, width)), (y, rows_y, slice(width, None))):
-                taken = matrix[piece if rows is None else rows[piece].to(matrix.device)]
-                torch.sub(taken.to(buffer.device), self._origin[part], out=z[:, part])
+                selected = matrix[piece if rows is None else rows[piece].to(matrix.device)]
+                torch.sub(selected.to(buffer.device), self._origin[part], out=z[:, part])
             yield z
 
     def _accumulate(self, x: Tensor, y: Tensor) -> Tensor:
@@ -226,6 +227,7 @@ class Moments:
                     self._add_pairs(piece[:, :width], piece[:, width:], stride)
 
     def _add_pairs(self, u: Tensor, v: Tensor, weight: int) -> None:
+        """Add the products of u with v of randomly paired clips, multiplied by `weight`."""
         self._shuffled.addmm_(u.T, v, alpha=weight)
         self._paired_sum.add_(torch.cat([u.sum(0), v.sum(0)]), alpha=weight)
         if self._with_norms:
@@ -312,6 +314,7 @@ class Moments:
         return shuffled * (self.n_datapoints / n), float(norm) * (self.n_datapoints / n)
 
     def _centred_norms(self, outer: Tensor, mean: Tensor) -> Tensor:
+        """Return `CentredMoments.norms`, shape (2, 2)."""
         width = self.n_neurons[0]
         parts = (slice(None, width), slice(width, None))
         squares = [outer.diagonal()[part].sum() for part in parts]
@@ -384,4 +387,5 @@ def _squared_lengths(z: Tensor, width: int) -> Tensor:
 
 
 def _rounding_error(origin: Tensor, n: int) -> float:
+    """Return a bound of the sum of squares that rounding errors of `n` datapoints can have."""
     return n * (16 * np.finfo(np.float64).eps * float(origin.abs().max())) ** 2

@@ -257,6 +257,7 @@ def compare_with_reference(plan: Plan, store: Store, *, margin: float | None = N
 
 
 def _comparison_row(part: Sequence[PlannedRun], plan: Plan, store: Store, margin: float | None) -> dict[str, Any]:
+    """Return the test results of one condition; `part` has its planned runs, each with its reference."""
     differences = _differences(part, store)
     sizes = FoldSizes.from_records(
         record for planned in part if (record := store.finished(planned.run)) and store.finished(planned.reference)

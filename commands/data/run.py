@@ -45,6 +45,7 @@ def run(call: Call) -> int:
 
 
 def _show_summary(summary: DatasetSummary, console: Console) -> None:
+    """Print the summary as a table of two columns; empty rows are left out."""
     table = Table(show_header=False, box=None, pad_edge=False)
     loader = datasets.LOADERS[summary.name]
     lengths = ", ".join(f"{name} {value:.2f} s" for name, value in summary.seconds.items())

@@ -103,6 +103,7 @@ def _check_options(options: Network) -> tuple[str, tuple[int, ...]]:
 
 
 def _write_table(path: Path, frame: pd.DataFrame, columns: Any, title: str, lines: list[str]) -> list[Path]:
+    """Write a table with footnotes `lines`, and return its files."""
     label = f"tab:network-{path.name}"
     return tables.write_table(
         frame, path, columns=columns, caption=title, label=label, footnotes=lines, groups=["stage"]

@@ -134,6 +134,7 @@ def _find_recordings(
 
 
 def _find_holdout(options: Predict, records: Sequence[Record], session: Session) -> tuple[UnlabelledClips, np.ndarray]:
+    """Return the held-out clips of the data set of the runs, and their class numbers."""
     data = records[0].run.data
     if not data.set_aside:
         raise UserError(f"--holdout: run {records[0].id} held out no clips; give PATH")
@@ -144,10 +145,10 @@ def _find_holdout(options: Predict, records: Sequence[Record], session: Session)
             )
     columns = datasets.parse_columns(options.columns)
     loaded = datasets.load_dataset(data.name, options.data_root, columns=columns, cache=session.store.cache)
-    arranged = datasets.select(loaded, **data.selection)
-    if arranged.compute_fingerprint(session.store.cache) != data.content:
+    dataset = datasets.select(loaded, **data.selection)
+    if dataset.compute_fingerprint(session.store.cache) != data.content:
         raise UserError(f"--holdout: the clips in {loaded.root} are not those of run {records[0].id}")
-    return get_holdout(arranged), arranged.holdout["label"].to_numpy(np.int64)
+    return get_holdout(dataset), dataset.holdout["label"].to_numpy(np.int64)
 
 
 def _submission_ids(submission: str, paths: Sequence[str]) -> list[str]:

@@ -69,6 +69,7 @@ def run(call: Call) -> int:
 
 
 def _list(store: Store, words: Sequence[str], options: Runs, console: Console) -> int:
+    """Print one line per run."""
     _check_count(words, 0, 0, "list", "only options")
     runs = _select(store, options)
     if options.json:
@@ -108,6 +109,7 @@ def _choose_columns(runs: pd.DataFrame) -> list[str]:
 
 
 def _show(store: Store, words: Sequence[str], options: Runs, console: Console) -> int:
+    """Print options, scores, learning curves and files of one run."""
     _check_count(words, 1, 1, "show", "one id")
     record = _read(store, words[0])
     (row,) = make_run_table(store, [record]).to_dict("records")
@@ -154,15 +156,16 @@ def _draw_curves(store: Store, record: Record) -> dict[str, str]:
 
 
 def draw_sparkline(values: Sequence[float]) -> str:
-    """Return values as a line of bars of eight heights, from the lowest to the highest value."""
+    """Return values as a text of at most about `MAX_SPARKS` bars; the eight heights range from minimum to maximum."""
     step = max(1, math.ceil(len(values) / MAX_SPARKS))
-    kept = [*values[:-1][::step], values[-1]]
-    low, high = min(kept), max(kept)
+    selected = [*values[:-1][::step], values[-1]]
+    low, high = min(selected), max(selected)
     scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BARS[round((value - low) * scale)] for value in kept)
+    return "".join(BARS[round((value - low) * scale)] for value in selected)
 
 
 def _diff(store: Store, words: Sequence[str], options: Runs, console: Console) -> int:
+    """Print the options and scores in which two runs differ."""
     _check_count(words, 2, 2, "diff", "two ids")
     runs = make_run_table(store, [_read(store, word) for word in words])
     first, second = runs.to_dict("records")
@@ -180,6 +183,7 @@ def _diff(store: Store, words: Sequence[str], options: Runs, console: Console) -
 
 
 def _export(store: Store, words: Sequence[str], options: Runs, console: Console) -> int:
+    """Write the table of runs as CSV or Parquet."""
     _check_count(words, 1, 1, "export", "one file, such as runs.csv or runs.parquet")
     file = Path(words[0])
     runs = _select(store, options)
@@ -195,6 +199,7 @@ def _export(store: Store, words: Sequence[str], options: Runs, console: Console)
 
 
 def _label(store: Store, words: Sequence[str], options: Runs, console: Console) -> int:
+    """Give a run a label, or remove its label."""
     _check_count(words, 1, math.inf, "label", "an id and a text")
     id, text = store.find_id(words[0]), " ".join(words[1:])
     store.write_label(id, text)
@@ -223,6 +228,7 @@ def _verify(store: Store, words: Sequence[str], options: Runs, console: Console)
 
 
 def _delete(store: Store, words: Sequence[str], options: Runs, console: Console) -> int:
+    """Move runs, given by ids or by ``--where``, to the trash."""
     if bool(words) == bool(options.where):
         raise UserError("runs delete: give either ids or --where")
     ids = [store.find_id(word) for word in words] if words else list(_select(store, options)["run"])
@@ -231,6 +237,7 @@ def _delete(store: Store, words: Sequence[str], options: Runs, console: Console)
 
 
 def _prune(store: Store, words: Sequence[str], options: Runs, console: Console) -> int:
+    """Remove failed or unused runs, old files of the cache, and the trash."""
     _check_count(words, 0, 0, "prune", "only options")
     if not (options.failed or options.unused or options.cache_days is not None or options.trash):
         raise UserError("runs prune: give --failed, --unused, --cache-days or --trash")
@@ -275,6 +282,7 @@ def _move_to_trash(store: Store, ids: Sequence[str], options: Runs, console: Con
 
 
 def _read(store: Store, word: str) -> Record:
+    """Return the record of a run by its id, which may be shortened."""
     id = store.find_id(word)
     record = store.record(id)
     if record is None:
@@ -282,9 +290,10 @@ def _read(store: Store, word: str) -> Record:
     return record
 
 
-def _check_count(words: Sequence[str], least: float, most: float, action: str, wanted: str) -> None:
+def _check_count(words: Sequence[str], least: float, most: float, action: str, expected: str) -> None:
+    """Raise `UserError` unless an action has `least` to `most` words; `expected` describes them."""
     if not least <= len(words) <= most:
-        raise UserError(f"runs {action}: give {wanted}, not {' '.join(words) or 'nothing'}")
+        raise UserError(f"runs {action}: give {expected}, not {' '.join(words) or 'nothing'}")
 
 
 def _as_words(options: dict[str, Any]) -> list[str]:

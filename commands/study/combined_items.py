@@ -53,7 +53,7 @@ def write_combined_items(
     """
     written = []
     for item, parts in study.combined_items.items():
-        members = {name: one for name, one in experiments.items() if name.partition(VALUE_SEPARATOR)[0] in parts}
+        members = {name: each for name, each in experiments.items() if name.partition(VALUE_SEPARATOR)[0] in parts}
         if not members:
             continue
         plan = join_plans(study.name, [member.plan for member in members.values()])
@@ -130,5 +130,5 @@ def write_study_page(study: StudySpec, items: Iterable[str], folder: Path) -> Pa
 def join_plans(name: str, plans: Iterable[Plan]) -> Plan:
     """Return one plan with the runs and data sets of several."""
     plans = list(plans)
-    runs = tuple(one for plan in plans for one in plan.planned)
+    runs = tuple(planned for plan in plans for planned in plan.planned)
     return Plan(name, runs, {key: dataset for plan in plans for key, dataset in plan.datasets.items()})

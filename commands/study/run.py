@@ -71,20 +71,24 @@ def run_study(call: Call) -> int:
     for item in (*whole_file, *study.tables):  # show mistakes in published.csv before training
         load_published(study.name, item, folder=ablations.STUDIES_FOLDER)
     planned = parse_experiments(study)
-    settings = read_execution_options(next((one.call for one in planned if one.has_runs), call))
+    settings = read_execution_options(next((each.call for each in planned if each.has_runs), call))
     name = read_execution_options(call).folder_name
     console, out = EscapingConsole(stderr=settings.json), sys.stdout
     with Reporter() as progress, redirect_stdout(sys.stderr if settings.json else out):  # own networks may print
         session = Session(settings, progress)
-        experiments = [_prepare(one, session, study) for one in planned]
+        experiments = [_prepare(each, session, study) for each in planned]
         plan = join_plans(study.name, [experiment.plan for experiment in experiments if experiment.executes])
-        specs = [one.spec for one in planned]
+        specs = [each.spec for each in planned]
         summary = print_study_plan(study, specs, experiments, plan, session, console, devices=options.devices)
         if settings.dry_run:
             listed = list_study_settings(planned, experiments)
             print_settings(listed, console)
             if settings.json:
-                answer = {"study": study.name, **summary, "settings": [dataclasses.asdict(one) for one in listed]}
+                answer = {
+                    "study": study.name,
+                    **summary,
+                    "settings": [dataclasses.asdict(setting) for setting in listed],
+                }
                 out.write(json.dumps(answer) + "\n")
             return 0
         default = study_folder(options, experiments, settings.output_key)
@@ -95,12 +99,12 @@ def run_study(call: Call) -> int:
         folder = choose_folder(session.store.output, default, name)
         results = OutputFolder(plan, session, folder, published_as=settings.published_as, analysis=default)
         by_item = {}
-        for one, experiment in zip(planned, experiments, strict=True):
-            frame, executed = _analyse(one, experiment, results, executed, study, console, trains=options.trains)
+        for each, experiment in zip(planned, experiments, strict=True):
+            frame, executed = _analyse(each, experiment, results, executed, study, console, trains=options.trains)
             if frame is not None:
-                by_item[one.spec.item] = ExperimentResult(experiment.plan, frame)
+                by_item[each.spec.item] = ExperimentResult(experiment.plan, frame)
         combined = write_combined_items(study, by_item, results, console, call.line)
-        items = [*(one.spec.item for one in planned), *study.combined_items]
+        items = [*(each.spec.item for each in planned), *study.combined_items]
         others = write_published_items(study, items, results, call.line)
         page = write_study_page(study, [*by_item, *combined, *others], results.folder)
         console.print(f"All results on one page: {page}", soft_wrap=True)
@@ -162,11 +166,12 @@ def _parse_experiment(
 
 def list_study_settings(planned: Sequence[PlannedExperiment], experiments: Sequence[Experiment]) -> list[Setting]:
     """Return the settings of all experiments of a study, without those experiments that train no runs."""
-    trained = [(one, experiment) for one, experiment in zip(planned, experiments, strict=True) if experiment.executes]
-    return list_settings([(one.spec.item, one.call, experiment.plan.runs) for one, experiment in trained])
+    pairs = [(each, experiment) for each, experiment in zip(planned, experiments, strict=True) if experiment.executes]
+    return list_settings([(each.spec.item, each.call, experiment.plan.runs) for each, experiment in pairs])
 
 
 def _prepare(planned: PlannedExperiment, session: Session, study: StudySpec) -> Experiment:
+    """Plan an experiment; errors name the study and the item."""
     try:
         return prepare_experiment(planned.call, session)
     except UserError as error:
