@@ -105,7 +105,8 @@ def write_condition_report(
     add_columns
         Function that returns the table with additional columns.
     columns
-        Columns of the table after grid and condition; columns of ``--metric`` follow.
+        Columns of the full table between the condition and the metrics of ``--metric``. The narrow table has
+        `NARROW_COLUMNS` instead, and those of `columns` that are not in `COLUMNS`.
     notes
         Additional footnotes.
 
@@ -124,19 +125,19 @@ def write_condition_report(
     requested = requested_metric_columns(results, columns)
     frame, p_columns, p_notes = _add_p_values(frame, comparisons)
     calibration = [POOLED_CALIBRATION_NOTE] if "ece" in frame else []
-    more = [*make_single_run_notes(comparisons), *calibration, *notes]
+    more_notes = [*make_single_run_notes(comparisons), *calibration, *notes]
     full_columns = [*columns, *requested]
-    asked = {column.name for column in requested} | set(results.session.execution.metric)
-    shown = [column for column in full_columns if column.name in asked and column.name != "accuracy"]
-    own = [column for column in columns if column not in COLUMNS]  # columns of this ablation
+    names = {column.name for column in requested} | set(results.session.execution.metric)
+    metric_columns = [column for column in full_columns if column.name in names and column.name != "accuracy"]
+    own_columns = [column for column in columns if column not in COLUMNS]  # columns that only this ablation has
     results.write_table(
         "table",
         frame,
-        make_columns(frame, title, [*NARROW_COLUMNS, *p_columns, *own, *shown]),
+        make_columns(frame, title, [*NARROW_COLUMNS, *p_columns, *own_columns, *metric_columns]),
         caption=make_caption(plan),
-        footnotes=[*make_footnotes(plan, store, narrow=True), *p_notes, *more],
+        footnotes=[*make_footnotes(plan, store, narrow=True), *p_notes, *more_notes],
         groups=grid_names(frame),
-        full=FullTable(make_columns(frame, title, full_columns), [*make_footnotes(plan, store), *more]),
+        full=FullTable(make_columns(frame, title, full_columns), [*make_footnotes(plan, store), *more_notes]),
     )
     if not comparisons.empty:
         _write_comparisons(results, comparisons, title, margin=margin)
@@ -167,10 +168,10 @@ def write_condition_report(
 
 
 def _add_p_values(frame: pd.DataFrame, comparisons: pd.DataFrame) -> tuple[pd.DataFrame, list[Column], list[str]]:
-    """Add the corrected p-value of each condition; return the frame, the column of the table, and its footnote.
+    """Add a column with the corrected p-value of each condition; return the frame, table columns, and footnotes.
 
-    It is that of the test over folds or, if every condition is a single run, that of McNemar's test, which has a
-    footnote of its own (`make_single_run_notes`). There is no column if there is no test.
+    The p-value is that of the test over folds. If every condition is a single run, it is that of McNemar's test, whose
+    footnote is in `make_single_run_notes`. Without a test, the frame is unchanged and both lists are empty.
     """
     if comparisons.empty:
         return frame, [], []
@@ -351,7 +352,7 @@ def make_protocol_notes(groups: Groups, shared: Groups) -> list[str]:
 def make_footnotes(plan: Plan, store: Store, *, narrow: bool = False) -> list[str]:
     """Return the footnotes of the main table: protocol, metrics, time, unusable clips and failed runs.
 
-    With `narrow`, those on columns that only the full table has are left out.
+    With `narrow`, footnotes about columns of the full table only are left out.
     """
     groups = plan.groups()
     shared = select_shared_runs(groups, store)

@@ -215,13 +215,13 @@ def write_ensemble_report(results: OutputFolder, *, title: str) -> pd.DataFrame:
         *missing,
     ]
     requested = condition_report.requested_metric_columns(results, COLUMNS)
-    asked = [column for column in columns if column.name in results.session.execution.metric]
-    shown = [column for column in asked if column.name != "accuracy"]
+    in_full_table = [column for column in columns if column.name in results.session.execution.metric]
+    metric_columns = [column for column in in_full_table if column.name != "accuracy"]
     narrow = [replace(column, best=None) if frame["folds"].max() <= 1 else column for column in NARROW_COLUMNS]
     results.write_table(
         "table",
         frame,
-        [*leading, *narrow, *shown, *requested],
+        [*leading, *narrow, *metric_columns, *requested],
         caption=caption,
         footnotes=[*FOOTNOTES[:2], *missing, *([] if all(have_probabilities) else [HINGE_NOTE])],
         groups=names,

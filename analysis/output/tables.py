@@ -13,8 +13,8 @@ If the frame has a column ``runs`` (number of planned runs), the table ends with
 or, from the columns ``failed``, ``missing`` and ``compared``, the runs without a result ("failed (2 of 5)") and the
 number of runs that are compared ("4 of 5 compared"). In a group of rows with one run each, no value is bold.
 
-A table with many columns is written twice: the narrow table, which fits a column of a two-column article at normal
-size, and the full table beside it.
+A table with many columns is written twice: as a narrow table, which fits a column of a two-column article at normal
+size, and as a full table with all columns.
 """
 
 import math
@@ -37,9 +37,9 @@ from analysis.output.writers import write_formats
 MISSING = "–"
 PLUS_MINUS = " ± "
 FULL = "-full"  # at the end of the names of full tables
-COLUMN_POINTS = 229  # width of a column of a two-column article with 10 pt, the narrowest common one
-CHARACTER_POINTS, GAP_POINTS = 4.9, 8  # mean width of a character of 10 pt, and of the gap between two columns
-MIN_TEXT_WIDTH = 10  # characters of a column whose texts are wrapped
+COLUMN_POINTS = 229  # width of one column of a two-column article with 10 pt type, the narrowest common format
+CHARACTER_POINTS, GAP_POINTS = 4.9, 8  # mean width of a 10 pt character, and width of the gap between table columns
+MIN_TEXT_WIDTH = 10  # smallest width of a table column with wrapped texts, in characters
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Column:
     std
         Column of the frame with the standard deviation, or "".
     bounds
-        Columns of the frame with the bounds of the 95 % interval, or (): "61.2 [55.0, 67.4]".
+        Columns of the frame with the bounds of the 95 % interval, shown as "61.2 [55.0, 67.4]"; () for none.
     mark
         Column of the frame with flags, or "": flagged values get the prefix "about".
     unit
@@ -282,18 +282,18 @@ def _make_narrow_latex(
     complete = (
         columns[-1].name == "runs" and len({row[-1].text for row in cells}) == 1 and cells[0][-1].sort is not None
     )
-    kept = [k for k in range(len(columns) - complete) if not is_heading[k]]
-    widths = [max([len(row[k].text) for row in cells] + [len(word) for word in columns[k].title.split()]) for k in kept]
-    room = (COLUMN_POINTS - GAP_POINTS * (len(kept) - 1)) / CHARACTER_POINTS
-    texts = [n for n, k in enumerate(kept) if columns[k].format is format_text]
-    while sum(widths) > room:
+    used = [k for k in range(len(columns) - complete) if not is_heading[k]]
+    widths = [max([len(row[k].text) for row in cells] + [len(word) for word in columns[k].title.split()]) for k in used]
+    max_width = (COLUMN_POINTS - GAP_POINTS * (len(used) - 1)) / CHARACTER_POINTS  # of all columns, in characters
+    texts = [n for n, k in enumerate(used) if columns[k].format is format_text]
+    while sum(widths) > max_width:
         longest = max(texts, key=lambda n: widths[n], default=None)
         if longest is None or widths[longest] <= MIN_TEXT_WIDTH:
             return None
         widths[longest] -= 1
-    longest_cells = [max(len(row[k].text) for row in cells) if cells else 0 for k in kept]
+    longest_cells = [max(len(row[k].text) for row in cells) if cells else 0 for k in used]
     kinds = []
-    for n in range(len(kept)):
+    for n in range(len(used)):
         wrapped = n in texts and widths[n] < longest_cells[n]
         kinds.append(
             f"p{{{widths[n] * CHARACTER_POINTS / COLUMN_POINTS:.2f}\\linewidth}}"
@@ -308,13 +308,13 @@ def _make_narrow_latex(
         lines = []
         if heading:
             kind = "l" if len(heading) <= sum(widths) else "p{\\linewidth}"
-            lines.append(f"    \\multicolumn{{{len(kept)}}}{{@{{}}{kind}@{{}}}}{{\\emph{{{heading}}}}} \\\\\n")
+            lines.append(f"    \\multicolumn{{{len(used)}}}{{@{{}}{kind}@{{}}}}{{\\emph{{{heading}}}}} \\\\\n")
         for row in block:
             prefixes = ("\\raggedright " * (kind[0] == "p") for kind in kinds)
-            line = " & ".join(prefix + _latex_cell(row[k]) for prefix, k in zip(prefixes, kept, strict=True))
+            line = " & ".join(prefix + _latex_cell(row[k]) for prefix, k in zip(prefixes, used, strict=True))
             lines.append(f"    {line} \\\\\n")
         rows.append("".join(lines))
-    header = [_latex_title(columns[k].title, widths[n], kinds[n]) for n, k in enumerate(kept)]
+    header = [_latex_title(columns[k].title, widths[n], kinds[n]) for n, k in enumerate(used)]
     body = [
         "  \\setlength{\\tabcolsep}{4pt}",
         f"  \\begin{{tabular}}{{@{{}}{''.join(kinds)}@{{}}}}",
@@ -328,7 +328,7 @@ def _make_narrow_latex(
 
 
 def _latex_title(title: str, width: int, kind: str) -> str:
-    """Return a heading; one that is longer than the cells of its column is broken between words."""
+    """Return a column heading; if it is longer than the cells of the column, it is broken between words."""
     lines: list[str] = []
     for word in title.split():
         if lines and len(lines[-1]) + 1 + len(word) <= width:
