@@ -38,8 +38,8 @@ from core.plan import Plan, PlannedRun
 from core.store.run_store import Store
 from core.training import metrics
 
-MIN_MEMBERS = 2  # finished members of a fold whose outputs can be averaged
-MAX_SUBSETS = 1000  # evaluated per ensemble size; 20 members have a million subsets
+MIN_MEMBERS = 2  # smallest number of finished members in a fold whose outputs are averaged
+MAX_SUBSETS = 1000  # largest number of subsets per ensemble size; 20 members have a million subsets
 BEST_EPOCH_ACCURACY = "accuracy_best_epoch"
 AVERAGED_SCORES = ("accuracy", "macro_f1", "balanced_accuracy", "precision", "recall", "f1", "nll", "brier")
 PROBABILITY_SCORES = ("nll", "brier", *POOLED_METRICS)
@@ -439,7 +439,7 @@ def _test_change(
     ensembles: pd.DataFrame, singles: pd.DataFrame, folds: Sequence[_Fold], store: Store
 ) -> dict[str, float]:
     """Return interval and p-value of the accuracy difference between ensemble and mean member, paired by fold."""
-    index = pd.MultiIndex.from_product([ensembles["fold"], [0]])  # with a level of seeds, of which there is one
+    index = pd.MultiIndex.from_product([ensembles["fold"], [0]])  # the second level is the seed, here a single one
     mean_member = singles.groupby("fold")["accuracy"].mean()[ensembles["fold"]]
     records = (record for fold in folds for run in fold.members if (record := store.finished(run)))
     sides = (pd.Series(side.to_numpy(), index) for side in (ensembles["accuracy"], mean_member))

@@ -30,7 +30,7 @@ from core.finished.open_run import get_backbone
 FRACTIONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 PATCHES_PER_AXIS = 16
 RANDOM_ORDERS = 3
-LOUD_FRACTION = 0.2  # of a clip's pixels
+LOUD_FRACTION = 0.2  # fraction of a clip's pixels that count as loud
 BETTER_SIGN = {"deletion": -1, "insertion": +1, "loud": +1, "boundary": +1}  # sign of the difference for a good map
 
 
@@ -281,7 +281,7 @@ def _test_row(
 ) -> dict[str, object]:
     """Return a row of the table; `values` and `control_values` are indexed by clip."""
     n_clips, values = len(values), _average_clips(values, recordings)
-    bounds = (-1.0, 1.0) if control_values is None else (0.0, 1.0)  # of correlations; of areas and shares
+    bounds = (-1.0, 1.0) if control_values is None else (0.0, 1.0)  # of correlations; of areas and fractions
     estimate = hypothesis_tests.mean_interval(values.to_numpy(), bounds=bounds)
     row: dict[str, object] = {
         "test": test,

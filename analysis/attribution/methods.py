@@ -37,8 +37,8 @@ class AttributionArgs:
     inputs: torch.Tensor  # (clips, channels, n_mels, n_frames)
     baselines: torch.Tensor  # (clips, images per clip, channels, n_mels, n_frames)
     target: torch.Tensor  # (clips,)
-    samples: int  # of gradient-shap
-    layer: torch.nn.Module | None  # of gradcam
+    samples: int  # number of samples of gradient-shap
+    layer: torch.nn.Module | None  # layer of gradcam
 
     @property
     def baseline(self) -> torch.Tensor:

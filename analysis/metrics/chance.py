@@ -57,7 +57,7 @@ def above_chance_p_value(correct: npt.ArrayLike, chance: float, *, groups: npt.A
     sums = np.bincount(index, weights=values - chance)
     if len(sums) == len(values):
         return float(stats.binomtest(int(values.sum()), len(values), chance, alternative="greater").pvalue)
-    if np.ptp(sums) < 1e-12:  # also a single group
+    if np.ptp(sums) < 1e-12:  # equal sums, for example of a single group
         return 0.0 if len(sums) > 1 and sums[0] > 0 else 1.0
     return float(stats.ttest_1samp(sums, 0.0, alternative="greater").pvalue)
 
@@ -77,7 +77,7 @@ def chance_notes(plan: Plan, shared: Groups, store: Store) -> list[str]:
     names_by_level: dict[str, list[str]] = {}
     for values, planned in shared:
         lowest = min((each.run.seed for each in planned), default=0)
-        runs = [each for each in planned if each.run.seed == lowest]  # one per fold: each test clip once
+        runs = [each for each in planned if each.run.seed == lowest]  # one run per fold, so each test clip counts once
         chance, n_classes = chance_level([record for each in runs if (record := store.finished(each.run))])
         if np.isnan(chance) or _p_value(runs, plan, store, chance) < SIGNIFICANCE_LEVEL:
             continue

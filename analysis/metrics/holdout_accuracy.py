@@ -22,7 +22,7 @@ from core.system.atomic_files import explain_write_errors, read_json, write_text
 from core.training import metrics
 
 NAME = "holdout_accuracy"
-MAX_PARAMETERS = 10**8  # of the networks that are in memory at a time
+MAX_PARAMETERS = 10**8  # of all networks that are in memory at the same time
 WEIGHTS_FILE = "weights.safetensors"
 
 

@@ -12,7 +12,7 @@ from analysis.output.number_format import format_point
 from core.plan import Groups, PlannedRun
 from core.store.run_store import Store
 
-MIN_SHARED_FRACTION = 0.5  # of the runs of the most complete condition
+MIN_SHARED_FRACTION = 0.5  # common runs, at least this fraction of the most complete condition
 FOLDS, SEEDS, SINGLE_RUN = "folds", "seeds", "1 run"  # what is averaged in the mean of a condition
 MEMBERS = "members"  # standard deviations of single networks in the table of an ensemble are between its members
 SHARED_BY_ALL = "means use only folds and seeds that every compared condition has finished"

@@ -18,7 +18,7 @@ from core.errors import printable
 
 LAST_RESORT = "Last Resort"  # start of the name of a font that has a box for every letter
 VARIATION_SELECTORS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # choose between two forms of an emoji
-MAX_NAMED = 5  # letters in the warning
+MAX_NAMED = 5  # largest number of letters in the warning
 
 _warned: list[str] = []  # the letters that the warning of this process names
 

@@ -17,7 +17,7 @@ from analysis.output.tables import escape_markdown
 from core.errors import UserError, escape_controls
 from core.system.atomic_files import explain_write_errors, read_regular_file, write_text
 
-SKIPPED_FOLDERS = {"runs", "cache", "report", "published"}  # top folders without analyses
+SKIPPED_FOLDERS = {"runs", "cache", "report", "published"}  # folders in the results folder that have no analyses
 INDEX = "index.md"
 LOCK_TIMEOUT = 10  # seconds; without the lock, an index may lack an analysis until the next one is written
 

@@ -14,7 +14,7 @@ from analysis.output.fonts import add_fonts, without_glyph_warnings
 from analysis.output.number_format import to_csv
 from analysis.output.writers import write_formats
 
-COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.16  # inches: one column of a two-column paper, and both
+COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.16  # inches: one column, and both columns of a two-column paper
 DPI = 300  # of the PNG files
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^vPX"
@@ -66,7 +66,7 @@ def add_legend_above(ax: Axes, *, title: str = "") -> None:
     figure = ax.get_figure(root=True)
     handles, labels = ax.get_legend_handles_labels()
     if figure is not None and len(labels) > 1:
-        width = 17 * figure.get_figwidth()  # characters of 7 points per line; a handle takes four
+        width = 17 * figure.get_figwidth()  # 7 pt characters per line; a legend handle is as wide as four
         columns = max(1, min(len(labels), int(width / (4 + max(map(len, labels))))))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, title=title, alignment="left")
 

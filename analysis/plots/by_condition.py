@@ -220,7 +220,7 @@ def draw_learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: 
         x, y = part["epoch"].to_numpy(), scale * part["mean"].to_numpy()
         colour, style = COLOURS[k % len(COLOURS)], STYLES[k // len(COLOURS) % len(STYLES)]
         complete = part["ended"].to_numpy() == 0 if "ended" in part else np.ones(len(x), bool)
-        solid = max(1, int(complete.sum()))  # number of epochs of all runs
+        solid = max(1, int(complete.sum()))  # number of epochs that all runs have
         marker = "o" if solid == 1 else ""  # a line of one point is invisible
         fill = "white" if "runs" in part and part["runs"].max() == 1 else colour
         line: dict[str, Any] = {"color": colour, "linestyle": style, "marker": marker, "markerfacecolor": fill}
@@ -378,7 +378,9 @@ def _add_legend(ax: Axes) -> Axes:
         range(len(labels)), key=lambda i: not isinstance(handles[i], Container)
     )  # data before reference lines
     if labels:
-        width = 17 * ax.figure.bbox.width / ax.figure.dpi  # characters of 7 points per line; a handle takes four
+        width = (
+            17 * ax.figure.bbox.width / ax.figure.dpi
+        )  # 7 pt characters per line; a legend handle is as wide as four
         columns = min(3, max(1, int(width / (4 + max(map(len, labels))))))
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
         ax.legend([handles[i] for i in order], [labels[i] for i in order], ncols=columns, **place)

@@ -213,7 +213,7 @@ def draw_confusion_matrix(matrix: npt.ArrayLike, class_names: Sequence[str], ax:
     if counts.shape != (n, n):
         raise ValueError(f"matrix {counts.shape} and {n} class names do not match")
     clips, shares = add_margins(counts)
-    cell = 72 * 0.62 * room * ax.figure.bbox.height / ax.figure.dpi / (n + 1.2)  # points
+    cell = 72 * 0.62 * room * ax.figure.bbox.height / ax.figure.dpi / (n + 1.2)  # in points
     ax.imshow(shares[:-1, :-1], cmap=COLOUR_MAP, vmin=0, vmax=1)
     centres = [*range(n), n + 0.2]  # a gap before the margins
     if n <= MAX_CLASSES_WITH_NUMBERS:

@@ -243,7 +243,9 @@ def _svcca(sums: CentredMoments, explained_variance: float) -> tuple[float, floa
     for outer, rounding in ((sums.xx, sums.rounding[0]), (sums.yy, sums.rounding[1])):
         squares, vectors = _principal_directions(outer, rounding)
         cumulative = squares.cumsum(0)
-        n_kept = int((cumulative < explained_variance * squares.sum()).sum()) + 1  # with the one that reaches the sum
+        n_kept = (
+            int((cumulative < explained_variance * squares.sum()).sum()) + 1
+        )  # including the direction that reaches the fraction
         bases.append(vectors[:, :n_kept] / squares[:n_kept].sqrt())
     left, right = bases
 

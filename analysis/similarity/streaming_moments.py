@@ -165,8 +165,8 @@ class Moments:
         self._cubic = self._zeros(2, width + height)  # sum |u|^2 z; sum |v|^2 z
         self._quartic = self._zeros(2, 2)  # sum |u|^4, |u|^2 |v|^2; |u|^2 |v|^2, |v|^4
         self._shuffled = self._zeros(width, height)
-        self._expected_square = self._zeros(())  # of the norm of _shuffled over pairings; one datapoint per clip
-        # Several positions per clip, with v of the paired clip: number of pairs, sum z;
+        self._expected_square = self._zeros(())  # mean squared norm of _shuffled over pairings
+        # Sums for clips with several positions, where v is that of the paired clip: number of pairs, sum z;
         # sum |u|^2 v, sum |v|^2 u; sum |u|^2, sum |v|^2, sum |u|^2 |v|^2.
         self._n_paired, self._paired_sum = 0, torch.zeros_like(self._origin)
         self._paired_cubic = self._zeros(height), self._zeros(width)

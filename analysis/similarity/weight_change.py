@@ -32,7 +32,7 @@ from core.training.frozen_prefix import numerics_key_fields
 
 RESULTS_VERSION = 3  # of the stored similarities; increase it when the computation changes
 BATCH_SIZE = 32
-MAX_PRINTED_ROWS = 24  # rows that a terminal shows
+MAX_PRINTED_ROWS = 24  # longer tables are not printed on the terminal
 MEASURES = (  # columns that are averaged over runs
     "similarity",
     "noise_floor",

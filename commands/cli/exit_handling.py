@@ -173,7 +173,7 @@ def _save_traceback(error: BaseException) -> str:
 
 def _print(line: str) -> None:
     """Print a line to the descriptor of stderr, because a signal handler may run while `sys.stderr` is writing."""
-    with suppress(OSError, ValueError, AttributeError):  # closed
+    with suppress(OSError, ValueError, AttributeError):  # closed streams
         os.write(sys.__stderr__.fileno(), f"{PROGRAM}: {printable(line)}\n".encode(errors="backslashreplace"))  # type: ignore[union-attr]
 
 

@@ -25,7 +25,7 @@ from core.models.stages import parse_stage
 from core.plan import Plan
 from core.session import Session
 
-IMAGE_SHAPE, VECTOR_SHAPE = (3, 224, 224), (57,)  # images and features of the papers
+IMAGE_SHAPE, VECTOR_SHAPE = (3, 224, 224), (57,)  # default input shapes: images, and feature vectors of GTZAN
 
 
 def run(call: Call) -> int:

@@ -94,7 +94,7 @@ def _option_problems(options: Predict) -> list[str]:
         problems.append("--columns only applies with --holdout, to the table of the run's data set; leave it out")
     if options.data_root and not options.holdout:
         problems.append("--data-root only applies with --holdout; new recordings are given as predict PATH --run ID")
-    paths = [word for word in options.run if "/" in word or "." in word]  # no run id has these
+    paths = [word for word in options.run if "/" in word or "." in word]  # run ids contain neither / nor .
     if paths and not options.paths:
         return [f"--run {paths[0]}: give the recordings first: predict {paths[0]} --run ID"]
     return problems

@@ -96,7 +96,7 @@ def _has_effect(f: "dataclasses.Field[Any]", group: str, run: Run) -> bool:
         name, *needed = f.metadata["used_when"]
         if getattr(getattr(run, group), name) not in needed:
             return False
-    if group in ("clip", "frontend") and run.frontend.columns:  # the rows of a table
+    if group in ("clip", "frontend") and run.frontend.columns:  # inputs are rows of a table of features
         return f.name in ("normalise", "pca")
     return f.name not in CONDITIONAL_FIELDS or CONDITIONAL_FIELDS[f.name](run)
 
