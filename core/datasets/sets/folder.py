@@ -125,12 +125,19 @@ def load(
 
 
 def _point_to_table(root: Path) -> str:
-    """Return how to use a CSV file of paths and labels in a folder; "" if there is none."""
+    """Return how to use a CSV file in a folder that names recordings of the folder; "" if there is none."""
     for entry in sorted(_list_visible(root), key=lambda entry: entry.name):
         if entry.name.lower().endswith(".csv") and entry.is_file():
-            with contextlib.suppress(UserError):
-                read_rows(Path(entry.path), ["path", "label"])
-                return f"to use the labels in {entry.name}, give --data-root {entry.path}"
+            with contextlib.suppress(UserError, OSError, ValueError):
+                rows = read_rows(Path(entry.path), [], optional=["path", FILE_COLUMN, "label"])
+                cells = zip(map(str, rows.columns), rows.iloc[:1].to_numpy().ravel().tolist(), strict=False)
+                paths = [name for name, value in cells if value and (root / value).is_file()]
+                if not paths:
+                    continue
+                columns = [] if {"path", FILE_COLUMN} & {*paths} else [f"path={paths[0]}"]
+                columns += [] if "label" in rows else ["label=COLUMN"]
+                option = f" --columns {' '.join(columns)}" if columns else ""
+                return f"to use the labels in {entry.name}, give --data-root {entry.path}{option}"
     return ""
 
 

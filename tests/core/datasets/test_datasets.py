@@ -197,14 +197,25 @@ class TestFolder:
         assert dataset.clips["group"].is_unique
 
     @pytest.mark.parametrize("name", ["0.wav", "wav/0.wav"])
-    def test_load_folder_without_classes_points_to_table(self, name: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("header", "option"),
+        [
+            ("path,label", ""),
+            ("file_name,class", " --columns label=COLUMN"),
+            ("clip,class", " --columns path=clip label=COLUMN"),
+        ],
+    )
+    def test_load_folder_without_classes_points_to_table(
+        self, header: str, option: str, name: str, tmp_path: Path
+    ) -> None:
         write_clip(tmp_path / name, seed=0)
-        (tmp_path / "labels.csv").write_text(f"path,label\n{name},a\n")
-        (tmp_path / "other.csv").write_text("a,b\n")
-        with pytest.raises(
-            UserError, match="class folder.*; to use the labels in labels.csv, give --data-root .*labels.csv$"
-        ):
+        (tmp_path / "labels.csv").write_text(f"{header}\n{name},a\n")
+        (tmp_path / "a.csv").write_text("path,label\nnone.wav,b\n")
+        (tmp_path / "b.csv").write_text("path,label\n")
+        with pytest.raises(UserError, match="class folder") as caught:
             datasets.load_dataset("folder", tmp_path)
+        hint = f"; to use the labels in labels.csv, give --data-root {tmp_path / 'labels.csv'}{option}"
+        assert str(caught.value).endswith(hint)
 
     def test_load_folder_csv_keeps_groups_together(self, tmp_path: Path) -> None:
         lines = ["path,label,group"]
