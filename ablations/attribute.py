@@ -32,9 +32,9 @@ finished_record = Lazy("core.finished.open_run:find_finished_record")
 class Attribute(Ablation):
     """Show which parts of a spectrogram a network's prediction depends on, and test whether the maps are faithful.
 
-    A finished run is used (--run), or one is trained from the options. Integrated Gradients use as many steps as the
-    completeness error requires, and each map states the remaining error. The table of faithfulness compares the maps
-    with chance and with loudness.
+    The network is that of a finished run (--run), or it is trained with the given options. Integrated Gradients use as
+    many steps as the completeness error requires, and each map states the remaining error. The table of faithfulness
+    compares the maps with random maps and with loudness.
 
     Examples
     --------
@@ -68,10 +68,18 @@ class Attribute(Ablation):
         "Also compute maps of the same clips for networks of other ablations: frozen, with pretrained first blocks "
         "only (fusion), cut off, and trained from random weights.",
     )
-    block: str = option("", "Block at which --across-ablations freezes, fuses and cuts.", default_text="the middle one")
+    block: str = option(
+        "",
+        "Last block that is frozen, pretrained (fusion) or kept (cutoff) in the networks of --across-ablations.",
+        default_text="the middle one",
+    )
     run_id: str = option("", "Id of a finished run to attribute, instead of training one.", flag="run")
     n_steps: int = option(64, "Initial number of integration steps of Integrated Gradients.", at_least=1, at_most=10**5)
-    tolerance: float = option(0.05, "Double the steps until the relative completeness error is below this.", above=0)
+    tolerance: float = option(
+        0.05,
+        "Largest relative completeness error: the number of steps is doubled until the error is below it.",
+        above=0,
+    )
     max_steps: int = option(
         1024, "Maximum number of steps; the maps state the remaining error.", at_least=1, at_most=10**5
     )

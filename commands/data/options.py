@@ -14,8 +14,8 @@ from core.config.options import copy_option, option
 class Data:
     """Describe a data set: clips, classes, folds, lengths, sampling rates, and problems.
 
-    Every clip is decoded, so that unreadable files are found before training (--no-decode skips this). --label,
-    --group, --n-folds, --holdout and --max-clips-per-class show the data set as runs with these options use it.
+    Every clip is decoded, so that unreadable files are found before training (--no-decode skips this). With --label,
+    --group, --n-folds, --holdout or --max-clips-per-class, the data set is described as runs with these options use it.
 
     Examples
     --------

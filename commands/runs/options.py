@@ -14,12 +14,12 @@ ACTIONS = ("list", "show", "diff", "export", "label", "verify", "delete", "prune
 class Runs:
     """List, show, compare, label, check, export and delete the runs of a results folder.
 
-    list (the default) shows one line per run, with the options that differ between the runs. show ID: options that
-    differ from the defaults, learning curves, scores and files. diff ID ID: options and scores that differ. export
-    FILE: all options and metrics of the runs as CSV or Parquet. label ID TEXT: give a run a label; without TEXT remove
-    it. verify [ID ...]: compare the files with their checksums. delete ID ...: move runs to the trash. prune: move the
-    runs of --failed or --unused to the trash, or delete old files of the cache. An id may be shortened as long as it is
-    unique.
+    list (the default) prints one line per run, with the options that differ between the runs. show ID prints the
+    options of a run that differ from the defaults, its learning curves, scores and files. diff ID ID prints the options
+    and scores in which two runs differ. export FILE writes all options and metrics of the runs as CSV or Parquet. label
+    ID TEXT gives a run a label, and without TEXT removes it. verify [ID ...] compares the files of runs with their
+    checksums. delete ID ... moves runs to the trash. prune moves failed or unused runs to the trash, or deletes old
+    files of the cache. An id may be shortened as long as it is unique.
 
     delete and prune print what they would remove, and remove it only with --yes. Runs in the trash (a folder of the
     results folder) can be moved back by hand; prune --trash --yes empties it.
@@ -42,7 +42,9 @@ class Runs:
     where: tuple[str, ...] = option(
         (), "Only runs with these values: name=value, !=, <, <=, >, >= or ~ (contains), for options and metrics."
     )
-    sort: str = option("", "Column to sort by; scores such as accuracy, and any -NAME, in descending order.")
+    sort: str = option(
+        "", "Column to sort by, in ascending order; -NAME and scores such as accuracy are in descending order."
+    )
     columns: tuple[str, ...] = option((), "Columns of the list, instead of the options that differ between the runs.")
     limit: int = option(0, "Maximum number of runs in the list (0: all).", at_least=0)
     failed: bool = option(False, "With prune: remove failed runs.")

@@ -14,10 +14,12 @@ class Tune:
     """Search training settings on validation clips: give an option several values, or a range such as 1e-5:1e-2.
 
     Each configuration is an ordinary run. Configurations are ranked by accuracy on validation clips, which are held out
-    of the training folds. No test accuracy is shown before the choice. A range is sampled logarithmically if its end is
-    at least ten times its start. With several folds or seeds, a configuration is judged by the mean of its runs. The
-    validation clips of one fold are then test clips of another, so the test accuracy is that of nested
-    cross-validation: in each fold, of the configuration that is best on the validation clips of this fold.
+    of the training folds. No test accuracy is shown before the best configuration is chosen. A range is sampled
+    logarithmically if its end is at least ten times its start.
+
+    With several folds or seeds, a configuration is ranked by the mean of its runs. The validation clips of one fold are
+    then test clips of another. The test accuracy is therefore computed by nested cross-validation: in each fold, the
+    configuration that is best on the validation clips of this fold is tested on its test clips.
 
     Examples
     --------
