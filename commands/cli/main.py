@@ -1,6 +1,7 @@
 """The entry point: parse a command line, import the command, and run it."""
 
 import pkgutil
+import resource
 import time
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from core.system.interrupts import exit_at_once
 
 read_call = Lazy("commands.cli.command_line:read_call")  # imports the parser and rich
 MAX_YEAR = 9999  # later dates cannot be represented
+MIN_ADDRESS_SPACE = 4 * 2**30  # bytes; with less, OpenBLAS may wait for memory without end while it is imported
 ABLATION = "commands.ablation:run"  # runs commands without a class variable `runs`: the ablations
 
 
@@ -30,13 +32,24 @@ def main(arguments: Sequence[str]) -> int:
     Raises
     ------
     UserError
-        If the command line is wrong, or the clock of this machine shows an impossible year.
+        If the command line is wrong, or this machine cannot run the command (`_check_machine`).
     """
     with exit_at_once():
         call = read_call(arguments)
+        _check_machine(trains=getattr(call.command, "plans", False))
         run = pkgutil.resolve_name(getattr(call.command, "runs", ABLATION))
     resume_garbage_collection()
-    if (year := time.gmtime(time.time()).tm_year) > MAX_YEAR:
-        raise UserError(f"the clock of this machine shows the year {year}; set its date")
     status: int = run(call)
     return status
+
+
+def _check_machine(*, trains: bool) -> None:
+    """Raise a `UserError` if the clock is wrong, or if the address space is too small for a command that trains."""
+    if (year := time.gmtime(time.time()).tm_year) > MAX_YEAR:
+        raise UserError(f"the clock of this machine shows the year {year}; set its date")
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if trains and limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
+        raise UserError(
+            f"the address space is limited to {limit / 2**30:.1f} GiB (ulimit -v), and the libraries alone need "
+            f"{MIN_ADDRESS_SPACE // 2**30} GiB; raise the limit to at least 8 GiB"
+        )

@@ -69,7 +69,8 @@ def decode_blocks(file: FileIO) -> Iterator[Block]:
     if first is None:
         raise ValueError("empty (no samples)")
     if not sounding:
-        raise ValueError("silent (all samples equal)")
+        channels = header.channels if (header := read_header(file)) else 1
+        raise ValueError(f"silent (all samples equal{f' in the mean of its {channels} channels' * (channels > 1)})")
 
 
 class Header(NamedTuple):

@@ -125,8 +125,10 @@ def _check_riff(read: Reader) -> None:
         return
     little = read(0, 4) == b"RIFF"
     chunks = _iter_chunks(read, 12, "<4sI" if little else ">4sI")
-    sound = (chunk[1:] for chunk in chunks if chunk[0] in (b"data", b"SSND", b"BODY"))
-    _check_size(read, *next(sound, (read.size, 1 + HEADER_SLACK)))
+    sound = next((chunk[1:] for chunk in chunks if chunk[0] in (b"data", b"SSND", b"BODY")), None)
+    if sound is None:
+        raise ValueError("truncated or damaged: has no chunk of sound")
+    _check_size(read, *sound)
 
 
 def _check_rf64(read: Reader) -> None:

@@ -91,3 +91,10 @@ def test_read_waveform_sampling_rate_of_1_hz_is_a_bad_clip(tmp_path: Path) -> No
     data[24:28] = (1).to_bytes(4, "little")
     (tmp_path / "clip.wav").write_bytes(data)
     assert "1 Hz" in str(read(tmp_path / "clip.wav"))
+
+
+def test_read_waveform_wav_without_a_data_chunk_is_named(tmp_path: Path) -> None:
+    data = bytearray(make_recording("WAV"))
+    data[data.find(b"data")] = ord("x")
+    (tmp_path / "clip.wav").write_bytes(data)
+    assert read(tmp_path / "clip.wav") == "truncated or damaged: has no chunk of sound"

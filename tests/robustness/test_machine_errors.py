@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -109,4 +110,12 @@ def test_numba_gets_cache_folder_only_if_it_cannot_write(monkeypatch: pytest.Mon
 def test_clock_in_an_impossible_year_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1e12)
     with pytest.raises(UserError, match="the clock of this machine shows the year 33658; set its date"):
+        main(["freeze", "--dry-run"])
+
+
+def test_small_address_space_is_refused_before_libraries_wait_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (3_800_000 * 1024, -1))
+    with pytest.raises(
+        UserError, match=r"limited to 3\.6 GiB \(ulimit -v\), and the libraries alone need 4 GiB; raise"
+    ):
         main(["freeze", "--dry-run"])

@@ -104,7 +104,10 @@ def test_decode_streamed_wav_without_size(size, tmp_path):
         (b"not a sound\n" * 500, "not audio"),
         (np.random.default_rng(0).bytes(20000), "not audio"),
         (encode(np.zeros(1000), "WAV"), "silent (all samples equal)"),
-        (encode(np.stack([tone(), -tone()], axis=1), "WAV", "FLOAT"), "silent (all samples equal)"),
+        (
+            encode(np.stack([tone(), -tone()], axis=1), "WAV", "FLOAT"),
+            "silent (all samples equal in the mean of its 2 channels)",
+        ),
         (encode(np.append(tone(), np.nan), "WAV", "FLOAT"), "NaN or infinite samples"),
     ],
 )
