@@ -4,10 +4,12 @@ import itertools
 import json
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -23,7 +25,11 @@ from commands.ablation import show_results
 from core.config.options import list_problems
 from core.config.run import Run
 from core.errors import UserError
+from core.finished.open_run import get_backbone, open_run
+from core.models.backbone import Backbone
+from core.models.build_network import build_network
 from core.training import metrics
+from run_ablation import main
 
 LITE = Run()
 VGG = Run().replace(model__backbone="vgg11")
@@ -59,11 +65,11 @@ def test_cutoff_conditions_are_whole_network_and_every_cut() -> None:
         Cutoff(block=("none-of-it",)).conditions(LITE, LITE)
 
 
-@pytest.mark.parametrize("ablation", [Pretraining(), WeightChange()])
-def test_pretrained_conditions_with_random_weights_raise_user_error(ablation: Pretraining | WeightChange) -> None:
+def test_pretraining_with_random_weights_raises_user_error() -> None:
     scratch = LITE.replace(model__weights="random")
     with pytest.raises(UserError, match="^--weights random .* --weights imagenet"):
-        ablation.conditions(scratch, scratch)
+        Pretraining().conditions(scratch, scratch)
+    assert WeightChange().conditions(scratch, scratch) == {"random": scratch}
 
 
 def test_ensemble_members_have_consecutive_seeds() -> None:
@@ -184,6 +190,32 @@ def test_weight_change_of_frozen_blocks_is_1_and_is_cached(run_ablation) -> None
     options = {"index": "cka", "layers": "blocks", "spatial": "flatten"}
     compute_run_similarity(results.plan.runs[0], results, **options)
     assert len(set(cache.iterdir()) - before) == 1
+
+
+def test_weight_change_from_random_weights_starts_where_training_started(
+    run_ablation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, torch.Tensor]] = []
+
+    def build_and_keep(run: Run, num_classes: int) -> Backbone:
+        backbone = build_network(run, num_classes)
+        started.append({key: tensor.clone() for key, tensor in backbone.state_dict().items()})
+        return backbone
+
+    monkeypatch.setattr("core.training.prepare.build_network", build_and_keep)
+    scratch = {"model__weights": "random", "seed": 3, "training__lr": 1e-2}
+    frame, results = run_ablation(WeightChange(similarity="cka"), scratch, {**scratch, "model__freeze": "block4"})
+    assert frame["weights"].unique().tolist() == ["random"]
+    for run, state in zip(results.plan.runs, started, strict=True):
+        opened = open_run(run, results.plan.datasets[run.data.content], results.session)
+        before = get_backbone(opened.make_starting_network()).state_dict()
+        assert before.keys() == state.keys()
+        assert all(torch.equal(before[key], state[key]) for key in state)
+    trained, frozen = (part.set_index("layer")["similarity"] for _, part in frame.groupby(frame["freeze"] == "block4"))
+    assert frozen.to_numpy() == pytest.approx(1.0, abs=1e-9)
+    assert trained.min() < 0.999
+    with pytest.raises(UserError, match="^--weights: give one value"):
+        main(["weight-change", "--weights", "imagenet", "random", "--dry-run"])
 
 
 def test_weight_change_with_grid_has_rows_of_each_point(run_ablation) -> None:  # type: ignore[no-untyped-def]
