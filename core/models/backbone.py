@@ -151,7 +151,9 @@ def build_backbone(
         model = family.make(name, num_classes=num_classes, input_shape=input_shape, dropout=dropout)
     layout, classifier = family.layout(model, name), family.classifier(model, name)
     _replace_classifier(model, classifier, num_classes, seed)
-    modules = {stage: _collect_modules(model, paths) for stage, paths in layout.items()}
+    modules: dict[str, Any] = family.assemble(model, name, layout) or {
+        stage: _collect_modules(model, paths) for stage, paths in layout.items()
+    }
     if dropout is not None:
         classifier_head.set_dropout(modules["head"], dropout)
     rate = dropout or 0.0
@@ -162,7 +164,7 @@ def build_backbone(
     mean, std = family.statistics(model, name, input_shape[0])
     backbone = Backbone(modules, name=name, classifier=key, mean=mean, std=std, input_shape=input_shape)
     if family.checked:
-        shape = family.probe or input_shape
+        shape = family.probe_shape(model, input_shape)
         if found := stage_check.check_stages(model, backbone, shape=shape, num_classes=num_classes):
             raise family.not_supported(name, found)
     names = list(backbone.original_state_dict())
@@ -174,6 +176,7 @@ def build_backbone(
         backbone.classifier = f"head.{key}"
     if weights != "random":
         state = family.imagenet(name, names) if weights == "imagenet" else weight_files.read_weights(weights)
+        state = family.adapt_weights(state, backbone.stage("stem"))
         _load_weights(backbone, state, weights, replaced=replaced if head else ())
     return backbone
 

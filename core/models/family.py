@@ -33,14 +33,11 @@ class Family:
     checked
         Whether each network is checked when it is built: its stages in order must compute what the original model
         computes. Networks of other families are checked by the tests only.
-    probe
-        Input shape for that check; None: the shape of the run.
     """
 
     about: str = ""
     pattern: str = ""
     checked: bool = False
-    probe: Shape | None = None
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the family that can be listed."""
@@ -65,6 +62,18 @@ class Family:
     def layout(self, model: "nn.Module", name: str) -> Layout:
         """Return the module paths of each stage of a model built by `make`."""
         raise NotImplementedError
+
+    def assemble(self, model: "nn.Module", name: str, layout: Layout) -> "dict[str, nn.Module] | None":
+        """Return the module of each stage, or None if the modules of its paths in order are the stage."""
+        return None
+
+    def probe_shape(self, model: "nn.Module", input_shape: Shape) -> Shape:
+        """Return the shape of the inputs with which the stages of a network are checked."""
+        return input_shape
+
+    def adapt_weights(self, state: "dict[str, torch.Tensor]", stem: "nn.Module") -> "dict[str, torch.Tensor]":
+        """Return starting weights that fit the input size of a network, given its stem."""
+        return state
 
     def classifier(self, model: "nn.Module", name: str) -> str:
         """Return the module path of the last linear layer, which lies in the head."""

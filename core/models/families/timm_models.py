@@ -1,4 +1,4 @@
-"""Models of timm that are chains of modules, divided into stages by timm's ``feature_info``."""
+"""Models of timm, divided into stages: transformers by layers, other chains of modules by timm's ``feature_info``."""
 
 import hashlib
 import warnings
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 timm = Lazy("timm")
 torch = Lazy("torch")
 weight_files = Lazy("core.models.weights")
+transformers = Lazy("core.models.families.transformers")
+
+CONVOLUTION_PROBE = (3, 96, 128)  # convolutional models of timm accept any input size
+_SIZED = (
+    "vision_transformer",
+    "deit",
+    "beit",
+    "swin_transformer",
+    "swin_transformer_v2",
+    "mlp_mixer",
+)  # timm's modules
 
 # The first module after the last stage that belongs to the classifier; norms and convolutions before it are features.
 _HEAD = ("global_pool", "pre_logits", "fc_norm", "head", "head_drop", "classifier", "last_linear", "fc")
@@ -28,7 +39,6 @@ class Timm(Family):
     about = "timm:NAME"
     pattern = "timm:NAME"
     checked = True
-    probe = (3, 96, 128)  # models of this kind accept any input size
 
     def owns(self, name: str) -> bool:
         """Return whether `name` begins with ``timm:``."""
@@ -39,12 +49,25 @@ class Timm(Family):
         return _stages(name)
 
     def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float | None) -> "nn.Module":
-        """Build the timm model with its original 1000 classes."""
-        return create_model(name, dropout=dropout or 0.0)
+        """Build the timm model with its original 1000 classes; transformers for the size of the input."""
+        return create_model(name, dropout=dropout or 0.0, size=input_shape[1:])
 
     def layout(self, model: "nn.Module", name: str) -> Layout:
-        """Divide the model by its ``feature_info``."""
+        """Divide the model by its ``feature_info``, a transformer into groups of layers."""
         return find_layout(model, name)
+
+    def assemble(self, model: "nn.Module", name: str, layout: Layout) -> "dict[str, nn.Module] | None":
+        """Return the stages of a transformer, None for other models."""
+        return transformers.assemble_stages(model, layout) if transformers.is_transformer(model) else None
+
+    def probe_shape(self, model: "nn.Module", input_shape: Shape) -> Shape:
+        """Return the input shape of a transformer, which is fixed, and any shape for other models."""
+        return input_shape if transformers.is_transformer(model) else CONVOLUTION_PROBE
+
+    def adapt_weights(self, state: "dict[str, Tensor]", stem: "nn.Module") -> "dict[str, Tensor]":
+        """Resize the position embeddings of a transformer to the input."""
+        adapted: dict[str, Tensor] = transformers.adapt_position_embeddings(state, stem)
+        return adapted
 
     def classifier(self, model: "nn.Module", name: str) -> str:
         """Return the classifier path of the model's configuration."""
@@ -107,7 +130,7 @@ def timm_name(name: str) -> str:
     return wanted
 
 
-def create_model(name: str, *, dropout: float = 0.0, pretrained: bool = False) -> "nn.Module":
+def create_model(name: str, *, dropout: float = 0.0, pretrained: bool = False, size: Sequence[int] = ()) -> "nn.Module":
     """Build the timm model of a backbone with its original 1000 classes.
 
     Parameters
@@ -118,6 +141,8 @@ def create_model(name: str, *, dropout: float = 0.0, pretrained: bool = False) -
         Dropout rate before the classifier, 0 to 1.
     pretrained
         Whether to download the weights; download errors are passed on.
+    size
+        Height and width of the input in pixels, used by transformers; () for the model's own.
 
     Raises
     ------
@@ -125,10 +150,13 @@ def create_model(name: str, *, dropout: float = 0.0, pretrained: bool = False) -
         If timm has no such model, or the model does not accept these options.
     """
     wanted = timm_name(name)
+    has_size = size and timm.models.model_entrypoint(wanted).__module__.rpartition(".")[2] in _SIZED
+    # Models that were pretrained without labels, such as DINOv2, have no classifier of their own.
+    options = {"img_size": tuple(size), "num_classes": 1000} if has_size else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm warns about renamed models
         try:
-            model: nn.Module = timm.create_model(wanted, pretrained=pretrained, drop_rate=dropout)
+            model: nn.Module = timm.create_model(wanted, pretrained=pretrained, drop_rate=dropout, **options)
         except TypeError as error:
             raise not_a_chain_error(name) from error
     return model
@@ -155,6 +183,9 @@ def find_layout(model: "nn.Module", name: str) -> Layout:
     UserError
         If the modules of the model are not such a chain.
     """
+    if transformers.is_transformer(model):
+        found: Layout = transformers.find_layout(model)
+        return found
     if getattr(model, "output_fmt", "NCHW") != "NCHW":  # channels last: the pooling of a cut model would be wrong
         raise not_a_chain_error(name)
     info = getattr(model, "feature_info", None)
