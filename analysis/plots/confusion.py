@@ -137,7 +137,7 @@ def _matrix_cells(matrix: ConfusionMatrix) -> pd.DataFrame:
     The column ``share`` is the second result of `add_margins`.
     """
     clips, shares = add_margins(matrix.clips)
-    names = [*matrix.class_names, MARGIN_LABEL]
+    names = [*matrix.class_names, _label_margin(matrix.class_names)]
     rows = [
         {**matrix.values, "target": target, "predicted": predicted, "clips": clips[i, j], "share": shares[i, j]}
         for i, target in enumerate(names)
@@ -231,12 +231,20 @@ def draw_confusion_matrix(matrix: npt.ArrayLike, class_names: Sequence[str], ax:
         ):
             ax.imshow(part, cmap=COLOUR_MAP, vmin=0, vmax=1, extent=extent)
     ax.set(xlim=(-0.5, n + 0.75), ylim=(n + 0.75, -0.5), aspect="equal", xlabel="Predicted", ylabel="Target")
-    names = [*map(_shorten_name, class_names), MARGIN_LABEL]
+    names = [*map(_shorten_name, class_names), _label_margin(class_names)]
     ax.set_xticks(centres, names, rotation=90, fontsize=min(7.0, 0.9 * cell))
     ax.set_yticks(centres, names, fontsize=min(7.0, 0.9 * cell))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return ax
+
+
+def _label_margin(class_names: Sequence[str]) -> str:
+    """Return the name of the sums over classes, which no class has."""
+    label = MARGIN_LABEL
+    while label in class_names:
+        label += " classes"
+    return label
 
 
 def _format_margin(clips: int, share: float) -> str:

@@ -2,6 +2,7 @@
 
 import pkgutil
 import resource
+import sys
 import time
 from collections.abc import Sequence
 
@@ -44,9 +45,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _check_machine(*, trains: bool) -> None:
-    """Raise a `UserError` if the clock is wrong, or if the address space is too small for a command that trains."""
+    """Raise a `UserError` if the clock or the locale is wrong, or the address space too small for training."""
     if (year := time.gmtime(time.time()).tm_year) > MAX_YEAR:
         raise UserError(f"the clock of this machine shows the year {year}; set its date")
+    if (encoding := sys.getfilesystemencoding()) != "utf-8":  # classes would have other names than elsewhere
+        raise UserError(f"this locale reads file names as {encoding}; set the environment variable PYTHONUTF8=1")
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if trains and limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
         raise UserError(

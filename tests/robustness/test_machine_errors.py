@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import sys
 import time
 from pathlib import Path
 
@@ -119,3 +120,10 @@ def test_small_address_space_is_refused_before_libraries_wait_for_memory(monkeyp
         UserError, match=r"limited to 3\.6 GiB \(ulimit -v\), and the libraries alone need 4 GiB; raise"
     ):
         main(["freeze", "--dry-run"])
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1"])
+def test_locale_without_utf8_is_named(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
+    with pytest.raises(UserError, match=f"reads file names as {encoding}; set the environment variable PYTHONUTF8=1"):
+        main(["data"])

@@ -49,6 +49,11 @@ def test_confusion_matrix_shortens_and_escapes_names(ax):
     assert ticks(ax) == [r"\$x\$", "a name that is mu…", "All"]
 
 
+def test_confusion_matrix_of_a_class_named_all_names_its_sums_otherwise(ax):
+    draw_confusion_matrix(np.eye(2), ["All", "x"], ax)
+    assert ticks(ax) == ["All", "x", "All classes"]
+
+
 def test_add_margins_has_recall_and_precision():
     rng = np.random.default_rng(0)
     targets, logits = rng.integers(0, 4, 200), rng.normal(size=(200, 4))
