@@ -31,6 +31,7 @@ MAX_MEASURED_CLIPS = 50
 MAX_MEASURED_SECONDS = 10
 TRANSITION = 1.05  # width of the transition band of a resampler, relative to its cutoff
 MIN_ENERGY = 1e-5  # -50 dB: fraction of the energy below which a band is empty
+SILENT_AMPLITUDE = 1e-3  # -60 dB: amplitude, relative to the largest, below which the end of a recording is silence
 MIN_LOST_ENERGY = 0.05  # fraction of the energy above half the sampling rate that is reported
 MIN_PADDING, MIN_CUT = 0.5, 0.1  # mean fraction of padding, and fraction of cut clips, that are reported
 
@@ -71,8 +72,7 @@ def choose_clip_settings(dataset: Dataset, cache: Path | None, *, progress: Prog
     rates, counts = np.unique([header.sr for header in headers.values()], return_counts=True)
     sr = int(np.clip(rates[counts >= RATE_SHARE * len(headers)].min(initial=MAX_SR), MIN_SR, MAX_SR))
     seconds = np.array([header.seconds for header in headers.values()])
-    longest = float(np.quantile(seconds, LENGTH_QUANTILE, method="inverted_cdf"))
-    duration = min(max(_round_up(longest), MIN_SECONDS), MAX_SECONDS)
+    duration = min(max(_round_up(_quantile(seconds)), MIN_SECONDS), MAX_SECONDS)
     return dataclasses.replace(dataset, sr=sr, duration=duration, n_frames=_count_frames(duration), headers=headers)
 
 
@@ -106,57 +106,91 @@ def describe_clip_settings(dataset: Dataset, sr: int, duration: float, n_frames:
 def describe_clip_advice(dataset: Dataset, settings: ClipSettings) -> list[str]:
     """Return one line for each setting that fits the recordings badly, with the option that fits better.
 
-    Padding and cut clips are known from the headers. Frequencies without energy, and energy above half the sampling
-    rate, are measured on up to 50 recordings.
+    Padding and cut clips are known from the headers. Silence after the sound, frequencies without energy, and energy
+    above half the sampling rate are measured on the first 10 s of up to 50 recordings.
     """
     headers = [dataset.headers[path] for path in dataset.clips["path"].tolist() if path in dataset.headers]
     if not headers:
         return []
-    seconds = np.array([header.seconds for header in headers])
-    lines = []
-    padding = float(np.maximum(1 - seconds / settings.duration, 0).mean())
-    if settings.fit in ("pad", "crop") and padding > MIN_PADDING:
-        shorter = f"--duration {dataset.duration:g}" if settings.duration > 1.2 * dataset.duration else ""
-        remedy = shorter or "lengths vary, so try a shorter --duration, or --length-mode loop"
-        lines.append(f"{100 * padding:.0f} % of the input is padding: {remedy}")
-    cut = float((seconds > 1.01 * settings.duration).mean())
-    if settings.fit != "stretch" and not settings.random_crop and cut > MIN_CUT:
-        what = "middle" if settings.fit == "crop" else "start"
-        longest = _round_up(float(np.quantile(seconds, LENGTH_QUANTILE, method="inverted_cdf")))
-        lines.append(
-            f"{100 * cut:.0f} % of the clips are longer than --duration {settings.duration:g}, so only their {what} "
-            f"is used: --duration {longest:g} covers 95 % of them"
-        )
-    return lines + _describe_rate_advice(dataset, settings, max(header.sr for header in headers))
-
-
-def _describe_rate_advice(dataset: Dataset, settings: ClipSettings, max_sr: int) -> list[str]:
-    """Return one line on a sampling rate that is too high or too low for the energy of the recordings."""
     limit = min(settings.sr / 2, settings.fmax)
     lower = [sr for sr in STANDARD_SR if sr < 0.95 * settings.sr and sr / 2 < 0.95 * limit]
-    if not lower and max_sr <= settings.sr:
-        return []
-    energy = _measure_energy_above(dataset, [TRANSITION * sr / 2 for sr in lower] + [settings.sr / 2])
-    if not len(energy):
-        return []
+    measured = _measure_clips(dataset, [TRANSITION * sr / 2 for sr in lower] + [settings.sr / 2])
+    ends = np.array([clip.end for clip in measured])
+    seconds = np.array([header.seconds for header in headers])
+    lines = _describe_padding(dataset, settings, seconds, ends) + _describe_cut(settings, seconds, ends)
+    if not measured:
+        return lines
+    max_sr = max(header.sr for header in headers)
+    energy = np.mean([clip.energy for clip in measured], axis=0)
     if empty := [sr for sr, part in zip(lower, energy, strict=False) if part < MIN_ENERGY]:
-        return [f"no energy above {empty[0] / 2:g} Hz: --sr {empty[0]}"]
-    if energy[-1] > MIN_LOST_ENERGY and settings.fmax >= settings.sr / 2:
-        return [f"{100 * energy[-1]:.0f} % of the energy is above {settings.sr / 2:g} Hz: --sr {max_sr}"]
-    return []
+        lines.append(f"no energy above {empty[0] / 2:g} Hz: --sr {empty[0]}")
+    elif max_sr > settings.sr and energy[-1] > MIN_LOST_ENERGY and settings.fmax >= settings.sr / 2:
+        lines.append(f"{100 * energy[-1]:.0f} % of the energy is above {settings.sr / 2:g} Hz: --sr {max_sr}")
+    return lines
 
 
-def _measure_energy_above(dataset: Dataset, frequencies: Sequence[float]) -> np.ndarray:
-    """Return the mean fraction of the energy above each frequency in Hz, (frequencies,); empty if none is decodable."""
+def _describe_padding(dataset: Dataset, settings: ClipSettings, seconds: np.ndarray, ends: np.ndarray) -> list[str]:
+    """Return one line if most of the input is padding, or silence after the sound.
+
+    Parameters
+    ----------
+    dataset, settings
+        As in `describe_clip_advice`.
+    seconds, ends
+        Length of each recording, and end of the sound in each measured one, in seconds.
+    """
+    if settings.fit not in ("pad", "crop"):
+        return []
+    padding = float(np.maximum(1 - seconds / settings.duration, 0).mean())
+    if padding > MIN_PADDING:
+        shorter = f"--duration {dataset.duration:g}" if settings.duration > 1.2 * dataset.duration else ""
+        remedy = shorter or "lengths vary, so try a shorter --duration, or --length-mode loop"
+        return [f"{100 * padding:.0f} % of the input is padding: {remedy}"]
+    if not len(ends):
+        return []
+    silence = float(np.maximum(1 - ends / settings.duration, 0).mean())
+    sound = max(_round_up(_quantile(ends)), MIN_SECONDS)
+    if silence <= MIN_PADDING or settings.duration < 1.2 * sound:
+        return []
+    return [f"{100 * silence:.0f} % of the input is padding or silence after the sound: --duration {sound:g}"]
+
+
+def _describe_cut(settings: ClipSettings, seconds: np.ndarray, ends: np.ndarray) -> list[str]:
+    """Return one line if sound of many recordings is cut, not only silence; arrays as in `_describe_padding`."""
+    if settings.fit == "stretch" or settings.random_crop:
+        return []
+    is_measured = len(ends) > 0 and settings.duration < 0.9 * MAX_MEASURED_SECONDS
+    lengths = ends if is_measured else seconds
+    if (cut := float((lengths > 1.01 * settings.duration).mean())) <= MIN_CUT:
+        return []
+    what = "middle" if settings.fit == "crop" else "start"
+    return [
+        f"{100 * cut:.0f} % of the clips are longer than --duration {settings.duration:g}, so only their {what} is "
+        f"used: --duration {_round_up(_quantile(lengths)):g} covers 95 % of them"
+    ]
+
+
+def _quantile(seconds: np.ndarray) -> float:
+    return float(np.quantile(seconds, LENGTH_QUANTILE, method="inverted_cdf"))
+
+
+class _Measurement(NamedTuple):
+    """Fraction of the energy above each frequency, (frequencies,), and end of the sound in seconds."""
+
+    energy: np.ndarray
+    end: float
+
+
+def _measure_clips(dataset: Dataset, frequencies: Sequence[float]) -> list[_Measurement]:
+    """Measure up to `MAX_MEASURED_CLIPS` decodable recordings; `frequencies` are in Hz."""
     paths = [path for path in dataset.shuffled_paths() if path in dataset.headers][:MAX_MEASURED_CLIPS]
     with silence_native_stderr(), CancellablePool() as pool:
-        parts = [*pool.map(partial(_measure_clip, dataset.root, frequencies=frequencies), paths)]
-    measured = [part for part in parts if part is not None]
-    return np.mean(measured, axis=0) if measured else np.empty(0)
+        measured = [*pool.map(partial(_measure_clip, dataset.root, frequencies=frequencies), paths)]
+    return [clip for clip in measured if clip]
 
 
-def _measure_clip(root: Path, path: str, *, frequencies: Sequence[float]) -> np.ndarray | None:
-    """Return the fraction of the energy above each frequency in the first seconds of a recording, (frequencies,)."""
+def _measure_clip(root: Path, path: str, *, frequencies: Sequence[float]) -> _Measurement | None:
+    """Measure the first seconds of a recording; None if they cannot be decoded or are silent."""
     parts: list[np.ndarray] = []
     sr, n_samples = 0, 0
     with contextlib.suppress(OSError, ValueError), (root / path).open("rb", buffering=0) as file:
@@ -168,12 +202,15 @@ def _measure_clip(root: Path, path: str, *, frequencies: Sequence[float]) -> np.
     if not parts:
         return None
     y = np.concatenate(parts)[: MAX_MEASURED_SECONDS * sr].astype(np.float64)
-    y = y - y.mean()
-    power = np.abs(np.fft.rfft(y * np.hanning(len(y)))) ** 2  # the window keeps low frequencies out of high ones
+    power = (
+        np.abs(np.fft.rfft((y - y.mean()) * np.hanning(len(y)))) ** 2
+    )  # the window keeps low frequencies out of high ones
     if not (total := power.sum()):
         return None
     of_bins = np.fft.rfftfreq(len(y), 1 / sr)
-    return np.array([power[of_bins > frequency].sum() / total for frequency in frequencies])
+    energy = np.array([power[of_bins > frequency].sum() / total for frequency in frequencies])
+    height = np.abs(y - y[-1])  # above the last sample, because silence can have a constant offset
+    return _Measurement(energy, float((np.flatnonzero(height > SILENT_AMPLITUDE * height.max())[-1] + 1) / sr))
 
 
 def _read_headers(dataset: Dataset, cache: Path | None, progress: Progress) -> dict[str, RecordingHeader]:

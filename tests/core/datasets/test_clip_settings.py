@@ -133,6 +133,21 @@ class TestAdvice:
         (line,) = describe_clip_advice(dataset, ClipSettings(dataset.sr, dataset.duration))
         assert line.startswith("83 % of the input is padding: lengths vary, so try a shorter --duration")
 
+    def test_silence_after_the_sound_is_found(self, tmp_path: Path) -> None:
+        for path in sorted(write(tmp_path, [0.4] * 8).rglob("*.wav")):
+            y, sr = soundfile.read(path)
+            soundfile.write(path, np.append(y, np.full(round(0.6 * sr), 1e-5)), sr, subtype="FLOAT")
+        dataset = load_dataset("folder", tmp_path)
+        assert dataset.duration == 1.0
+        (line,) = describe_clip_advice(dataset, ClipSettings(8_000, 1.0))
+        assert line == "60 % of the input is padding or silence after the sound: --duration 0.4"
+        assert describe_clip_advice(dataset, ClipSettings(8_000, 0.4)) == []
+        assert describe_clip_advice(dataset, ClipSettings(8_000, 0.3)) == [
+            "100 % of the clips are longer than --duration 0.3, so only their start is used: "
+            "--duration 0.4 covers 95 % of them"
+        ]
+        assert describe_clip_advice(dataset, ClipSettings(8_000, 1.0, fit="loop")) == []
+
     def test_empty_band_of_upsampled_recordings_is_found(self, tmp_path: Path) -> None:
         dataset = load_dataset("folder", write(tmp_path, [0.5] * 8, sr=[44_100], band=4_000 / 22_050))
         assert describe_clip_advice(dataset, ClipSettings(44_100, 0.5)) == ["no energy above 4000 Hz: --sr 8000"]
