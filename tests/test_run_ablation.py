@@ -71,7 +71,7 @@ def test_freeze_command_prints_all_results_and_trains_nothing_when_repeated(
         assert {"accuracy_std", "macro_f1", "seconds"} <= row.keys()
         assert len(row["run_ids"]) == row["runs"] == 2
     files = [Path(name) for name in answer["files"]]
-    assert {f.suffix for f in files} == {".csv", ".md", ".tex", ".png", ".pdf"}
+    assert {f.suffix for f in files} == {".csv", ".md", ".tex", ".png", ".pdf", ".svg"}
     assert all(f.stat().st_size > 100 for f in files)
     table = pd.read_csv(next(f for f in files if f.name == "table.csv"))
     assert table["accuracy"].tolist() == [row["accuracy"] for row in answer["rows"]]

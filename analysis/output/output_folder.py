@@ -112,7 +112,7 @@ class OutputFolder:
     def write_figure(
         self, name: str, data: pd.DataFrame, draw: Callable[[Axes], Any], *, caption: str, **size: float
     ) -> None:
-        """Draw a figure and write it as PNG and PDF, and its data as CSV.
+        """Draw a figure and write it as PNG, PDF and SVG, and its data as CSV.
 
         Parameters
         ----------

@@ -7,7 +7,10 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.output.fonts import add_fonts, without_glyph_warnings
@@ -18,7 +21,7 @@ COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.16  # inches: one column, and both columns of 
 DPI = 300  # of the PNG files
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^vPX"
-STYLES = ("-", "--", "-.")  # line styles, which distinguish lines of the same colour
+STYLES = ("-", "--", "-.")  # of lines of the same colour
 GREY = "#767676"
 RC_PARAMS: Any = {
     "font.size": 8,
@@ -40,7 +43,21 @@ RC_PARAMS: Any = {
     "errorbar.capsize": 2,
     "pdf.fonttype": 42,  # embed TrueType fonts, as journals require
 }
-with_style = mpl.rc_context(RC_PARAMS)  # decorator that applies the style inside the decorated function
+MAX_VECTOR_CELLS = 1000  # of heat maps in an SVG file; larger ones are pictures
+NARROW_SUFFIX = "-narrow.svg"  # of a figure whose panels are stacked for a narrow screen
+DARK_STYLE = """
+@media (prefers-color-scheme: dark) {
+svg { fill: #e8eaed; }
+[style*="fill: #000000"] { fill: #e8eaed !important; }
+[style*="fill: #767676"] { fill: #b0b6bd !important; }
+[style*="fill: #ffffff; stroke"] { fill: #1b1f24 !important; }
+[style*="fill: #0072b2"] { fill: #56a9e0 !important; }
+[style*="stroke: #000000"] { stroke: #e8eaed !important; }
+[style*="stroke: #767676"] { stroke: #b0b6bd !important; }
+[style*="stroke: #0072b2"] { stroke: #56a9e0 !important; }
+}
+"""
+with_style = mpl.rc_context(RC_PARAMS)  # decorator: the style applies inside the function only
 
 
 @with_style
@@ -77,7 +94,7 @@ def escape_mathtext(value: str) -> str:
 
 
 def _break_labels(figure: Figure) -> None:
-    """Break vertical axis labels that are longer than the figure into two lines; the figure must be drawn already."""
+    """Break labels of vertical axes of a drawn figure, at the middle comma, if they are longer than its height."""
     for ax in figure.axes:
         label = ax.yaxis.label
         extent, text = label.get_window_extent(), label.get_text()
@@ -86,6 +103,44 @@ def _break_labels(figure: Figure) -> None:
         if breaks and "\n" not in text and (extent.y0 < 0 or extent.y1 > figure.bbox.height):
             middle = min(breaks, key=lambda k: abs(k - len(text) / 2))
             label.set_text(f"{text[:middle]}\n{text[middle + 1 :]}")
+
+
+def _make_svg(figure: Figure) -> bytes:
+    """Return a figure as SVG without date, doctype and random ids; on dark pages its black becomes light."""
+    svg, has_heat_map = io.BytesIO(), _count_cells(figure) > 0
+    with mpl.rc_context({"svg.hashsalt": "figure", "svg.fonttype": "path"}):
+        figure.savefig(svg, format="svg", transparent=not has_heat_map, metadata={"Date": None, "Creator": None})
+    text = svg.getvalue().decode()
+    text = text[text.index("<svg") :]
+    if not has_heat_map:
+        text = text.replace("</svg>", f"<style>{DARK_STYLE}</style></svg>")
+    return text.encode()
+
+
+def _count_cells(figure: Figure) -> int:
+    """Return the number of cells of all heat maps of a figure."""
+    meshes = [each for ax in figure.axes for each in (*ax.images, *ax.collections)]
+    arrays = [each.get_array() for each in meshes if isinstance(each, AxesImage | QuadMesh)]
+    return sum(array.size for array in arrays if array is not None)
+
+
+def _stack_panels(figure: Figure) -> bool:
+    """Stack the panels of a wide figure to the width of a column; return False if it has none side by side."""
+    specs = [spec for ax in figure.axes if (spec := ax.get_subplotspec())]
+    has_columns = any(spec.colspan.start for spec in specs)
+    if figure.get_figwidth() <= COLUMN_WIDTH or not has_columns or len(specs) < len(figure.axes):
+        return False
+    if _count_cells(figure):
+        return False
+    height = figure.get_figheight() / max(spec.rowspan.stop for spec in specs)
+    grid = GridSpec(len(specs), 1, figure=figure)
+    for k, ax in enumerate(figure.axes):
+        ax.set_subplotspec(grid[k])
+    for legend in figure.legends:
+        legend.set_ncols(min(2, len(legend.get_texts())))
+    figure.set_size_inches(COLUMN_WIDTH, height * len(specs))
+    figure.set_layout_engine("constrained")
+    return True
 
 
 def _add_note(figure: Figure, note: str) -> None:
@@ -101,7 +156,10 @@ def _add_note(figure: Figure, note: str) -> None:
 def save_figure(
     figure: Figure, path: Path, data: pd.DataFrame | None = None, *, dpi: int = DPI, note: str = ""
 ) -> list[Path]:
-    """Write a figure as PNG and PDF and its data as CSV.
+    """Write a figure as PNG, PDF and SVG and its data as CSV.
+
+    The SVG file follows light and dark mode, unless the figure has a heat map; there is none for large heat maps. A
+    wide figure with panels side by side also gets an SVG file with stacked panels, for a narrow screen.
 
     The files have no timestamps: the same figure gives the same bytes. Each file is written atomically.
 
@@ -121,7 +179,7 @@ def save_figure(
     Returns
     -------
     list of Path
-        The .png, the .pdf and, with `data`, the .csv file.
+        The .png, .pdf and .svg files, and with `data` the .csv file.
 
     Raises
     ------
@@ -139,5 +197,8 @@ def save_figure(
         figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
         figure.set_layout_engine("none")  # keep the PNG's layout in the PDF
         figure.savefig(pdf, format="pdf", dpi=dpi, metadata={"CreationDate": None})
+        vector = {".svg": _make_svg(figure)} if _count_cells(figure) <= MAX_VECTOR_CELLS else {}
+        if vector and _stack_panels(figure):
+            vector[NARROW_SUFFIX] = _make_svg(figure)
     table = {} if data is None else {".csv": to_csv(data).encode()}
-    return write_formats(path, {".png": png.getvalue(), ".pdf": pdf.getvalue(), **table})
+    return write_formats(path, {".png": png.getvalue(), ".pdf": pdf.getvalue(), **vector, **table})

@@ -7,6 +7,7 @@ as data URIs. All text from data is escaped (Jinja2's autoescape).
 import base64
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from markupsafe import Markup
 
 from analysis.output.number_format import format_seconds
 from analysis.report import run_details
+from analysis.report.forest import make_forest
 from analysis.report.published_tables import make_published_table
-from analysis.report.read_analyses import Limits, Reader
+from analysis.report.read_analyses import Analysis, Limits, Reader
 from analysis.report.table_model import make_listing
 from core.errors import UserError, escape_controls
 from core.store.run_store import HISTORY, Store
@@ -51,14 +53,14 @@ def _collect_contents(results: Path, limits: Limits) -> dict[str, Any]:
 
     store = Store(results, read_only=True)
     records, damaged = run_details.read_records(store)
-    reader = Reader(results, limits)
+    reader = Reader(results, limits, records)
     analyses = reader.read_analyses()
     if not records and not analyses:
         raise UserError(f"{results} holds no runs yet; run an ablation first, such as freeze --block 3")
     analyses_of_run: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for analysis in analyses:
         for run in analysis.runs:
-            analyses_of_run[run].append((analysis.id, f"{analysis.ablation} in {analysis.folder}"))
+            analyses_of_run[run].append((analysis.id, f"{analysis.title} in {analysis.folder}"))
     finished = [record for record in records.values() if record.finished]
     details = [
         run_details.make_run_detail(record, store, id=f"run-{k}", analyses=analyses_of_run[record.id])
@@ -71,6 +73,8 @@ def _collect_contents(results: Path, limits: Limits) -> dict[str, Any]:
     )
     return {
         "analyses": analyses,
+        "forest": make_forest(analyses),
+        "filters": _make_filters(analyses),
         "counts": reader.counts,
         "left_out": reader.left_out,
         "problems": reader.problems,
@@ -85,6 +89,15 @@ def _collect_contents(results: Path, limits: Limits) -> dict[str, Any]:
         "published": make_published_table(analyses, limit=limits.rows),
         "run_ids": set(records),
     }
+
+
+def _make_filters(analyses: Sequence[Analysis]) -> dict[str, tuple[str, list[str]]]:
+    """Return title and values of each filter with more than one value."""
+    filters = {
+        "data": ("Data set", sorted({name for analysis in analyses for name in analysis.datasets})),
+        "backbone": ("Backbone", sorted({name for analysis in analyses for name in analysis.backbones})),
+    }
+    return {name: (title, values) for name, (title, values) in filters.items() if len(values) > 1}
 
 
 def _render(contents: dict[str, Any]) -> str:

@@ -1,28 +1,36 @@
 """Read the analyses of a results folder for the report page: tables, figures, attribution maps and sounds.
 
 Each analysis is described by its ``analysis.json`` (`analysis.output.output_folder`), which names the files in its
-folder. Paths outside the folder are ignored, and the page lists files that cannot be read.
+folder. The reader does not trust them: it ignores paths outside the folder, and the page lists the files that it cannot
+read.
 """
 
 import base64
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from analysis.output.number_format import format_number
 from analysis.output.results_index import find_descriptions
+from analysis.output.style import NARROW_SUFFIX
 from analysis.output.tables import FULL
 from analysis.report.table_model import Table, parse_csv, parse_description
 from core.datasets.sets.instruments import EMBEDDED_FOLDER
+from core.store.record import Record
 from core.system.atomic_files import read_json
 
 SOURCE_LABELS = {".tex": "LaTeX", ".csv": "CSV", ".md": "Markdown"}
 NUMBERS_SUFFIX = "-numbers.csv"  # of the numbers behind a table of texts
-NOT_FACTS = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}  # not listed as facts
+NOT_FACTS = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}  # shown in other places
 MIB = 2**20
+MAX_SVG_BYTES = MIB // 2  # a larger figure is shown as PNG
+SVG = "image/svg+xml"
+PIXELS_PER_POINT = 1.8  # of figures on a wide screen, where their text has the size of the page's text
+PAPER_ORDER = ("compare", "pretraining", "freeze", "fusion", "cutoff", "weight-change", "ensemble", "attribute")
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class Media:
     problem: str = ""  # reason if there is no data URI
     width: int = 0  # of a picture on the page, in pixels
     height: int = 0
+    narrow: str = ""  # data URI of a version for narrow screens
+    is_vector: bool = False  # an SVG file, which follows light and dark mode
 
 
 @dataclass(frozen=True)
@@ -92,15 +102,23 @@ class Analysis:
     folder: str
     command: str
     runs: tuple[str, ...]
+    is_quick: bool = False  # whether runs have the settings of --quick
+    datasets: tuple[str, ...] = ()
+    backbones: tuple[str, ...] = ()
     tables: list[Item] = field(default_factory=list)
     figures: list[Item] = field(default_factory=list)
     clips: list[ClipEntry] = field(default_factory=list)
     sentences: tuple[str, ...] = ()  # the result of each condition
     published_as: str = ""  # name of the data set in published numbers, if it differs from ours
 
+    @property
+    def title(self) -> str:
+        """Name of the ablation, as a heading."""
+        return self.ablation.replace("-", " ").capitalize()
+
 
 class Reader:
-    """Reader of the analyses in a results folder.
+    """Reader of the analyses in a results folder, whose runs have the given records.
 
     Attributes
     ----------
@@ -112,8 +130,8 @@ class Reader:
         Number of pictures and sounds that were left out because of the limits.
     """
 
-    def __init__(self, results: Path, limits: Limits) -> None:
-        self.results = results
+    def __init__(self, results: Path, limits: Limits, records: Mapping[str, Record]) -> None:
+        self.results, self.records = results, records
         self.limits = limits
         self.problems: list[str] = []
         self.counts = {"Table": 0, "Figure": 0, "Map": 0}
@@ -121,21 +139,32 @@ class Reader:
         self._bytes_left = {"picture": limits.picture_bytes, "sound": limits.sound_bytes}
 
     def read_analyses(self) -> list[Analysis]:
-        """Return every analysis, sorted by folder."""
+        """Return every analysis in the order of a paper (`PAPER_ORDER`)."""
         analyses: list[Analysis] = []
-        for file in find_descriptions(self.results):
-            folder = file.parent.relative_to(self.results).as_posix()
+        for folder, file, description in sorted(self._read_descriptions(), key=_paper_position):
             try:
-                description = read_json(file)
                 analyses.append(self._read_analysis(file.parent, folder, description, f"analysis-{len(analyses) + 1}"))
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 self.problems.append(f"{folder}/analysis.json cannot be read; run its command again.")
         return analyses
 
+    def _read_descriptions(self) -> Iterator[tuple[str, Path, Any]]:
+        """Yield the folder, the file and the content of every description that can be read."""
+        for file in find_descriptions(self.results):
+            folder = file.parent.relative_to(self.results).as_posix()
+            try:
+                yield folder, file, read_json(file)
+            except (OSError, ValueError):
+                self.problems.append(f"{folder}/analysis.json cannot be read; run its command again.")
+
     def _read_analysis(self, folder: Path, name: str, description: Mapping[str, Any], id: str) -> Analysis:
         runs = tuple(map(str, description["runs"]))
         analysis = Analysis(id, str(description["ablation"]), name, str(description["command"]), runs)
         analysis.sentences = tuple(map(str, description.get("sentences", ())))
+        analysis.is_quick = description.get("quick") is True
+        used = [self.records[run].run for run in runs if run in self.records]
+        analysis.datasets = tuple(sorted({run.data.display_name for run in used}))
+        analysis.backbones = tuple(sorted({Path(run.model.backbone).name for run in used}))
         analysis.published_as = str(description.get("published_as", ""))
         clips: dict[str, ClipEntry] = {}
         for entry in description["items"]:
@@ -168,7 +197,7 @@ class Reader:
             },
         )
         item.table = parse_description(entry.get("cells"), limit=self.limits.rows)
-        for name in files:
+        for name in sorted(files, key=lambda name: not name.endswith(".svg")):  # vector pictures first
             self._add_file(folder, name, item)
         if kind == "Table" and item.table is None:
             item.problems.append("No file of this table can be read; run its command again.")
@@ -179,7 +208,9 @@ class Reader:
     def _add_file(self, folder: Path, name: str, item: Item) -> None:
         """Add the picture, table or text of one file to an item."""
         suffix = Path(name).suffix
-        if suffix == ".png" and item.picture is None:
+        if suffix == ".svg" and item.picture is None and not name.endswith(NARROW_SUFFIX):
+            item.picture = self._embed_svg(folder, name)
+        elif suffix == ".png" and item.picture is None:
             content = _read_inside(folder, name)
             if content is not None and content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) >= 24:
                 width, height = struct.unpack(">II", content[16:24])
@@ -195,6 +226,19 @@ class Reader:
                 elif name.removesuffix(suffix).endswith(FULL):
                     label, key = f"{label}, all columns", f"{key}-full"
                 item.sources.append(Source(f"{item.id}-{key}", label, name, text))
+
+    def _embed_svg(self, folder: Path, name: str) -> Media | None:
+        """Embed an SVG file as a data URI, in which no script can run, and its narrow version; None if it is large."""
+        content = _read_inside(folder, name)
+        size = re.match(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', content or b"")
+        if content is None or size is None or len(content) > MAX_SVG_BYTES:
+            return None
+        width, height = (round(float(points) * PIXELS_PER_POINT) for points in size.groups())
+        media = self._embed("picture", SVG, content, name, width, height)
+        narrow = _read_inside(folder, name.removesuffix(".svg") + NARROW_SUFFIX)
+        if not media.uri or narrow is None or len(narrow) > MAX_SVG_BYTES:
+            return replace(media, is_vector=True)
+        return replace(media, is_vector=True, narrow=self._embed("picture", SVG, narrow, name).uri)
 
     def _embed_sound(self, folder: Path, clip: str, sound: str) -> Media:
         """Embed the sound of a map, or else the clip (an absolute path, or a path in the embedded data set)."""
@@ -215,6 +259,16 @@ class Reader:
             return Media(problem=f"the page is full; open {name}")
         self._bytes_left[kind] -= len(encoded)
         return Media(f"data:{mime};base64,{encoded}", width=width, height=height)
+
+
+def _paper_position(described: tuple[str, Path, Any]) -> tuple[object, ...]:
+    """Return the sorting key of an analysis: studies are last, and ablations have the order of a paper."""
+    folder, _, description = described
+    ablation = str(description.get("ablation", "")) if isinstance(description, dict) else ""
+    rank = PAPER_ORDER.index(ablation) if ablation in PAPER_ORDER else len(PAPER_ORDER)
+    parts = folder.split("/")
+    study = "/".join(parts[:-1]) if parts[0] == "studies" else ""
+    return study, rank, folder
 
 
 def find_used_runs(results: Path) -> set[str]:

@@ -110,6 +110,14 @@ def write_conditions(results):
     caption = "Freeze: densenet201 on esc50"
     rows = frame.assign(data="esc50", backbone="densenet201")
     results.write_table("table", frame, columns, caption=caption, footnotes=[f"One run failed: {REASON}."])
+    comparison = {"dataset": "esc50", "difference": -0.2, "low": -0.9, "high": 0.5, "pairs": 2, "folds": 2}
+    results.write_table(
+        "comparisons",
+        pd.DataFrame([{"condition": "block3", **comparison}]),
+        [Column("condition", "Frozen through block"), Column("difference", "Difference", format_points)],
+        caption=f"{caption}: comparison with the reference",
+    )
+    results.sentences.append(f"Freezing through block3 changes accuracy: {HOSTILE}.")
     results.write_figure(
         "figure",
         frame.drop(columns="run_ids"),

@@ -157,9 +157,29 @@ for (const [name, open] of [["open", true], ["close", false]]) {
   }
 }
 
-function reveal() { // open the run that a link points to
-  const box = document.getElementById(location.hash.slice(1))?.closest("details");
-  if (box) box.open = true;
+const filters = [...document.querySelectorAll("select[data-filter]")];
+
+function applyFilters() { // show what has the selected data set and backbone
+  const has = (element, { dataset, value }) => !value || element.dataset[dataset.filter].split("\n").includes(value);
+  for (const element of document.querySelectorAll("[data-backbone]")) {
+    element.hidden = !filters.every((filter) => has(element, filter));
+  }
+  announce(`${document.querySelectorAll("section[data-backbone]:not([hidden])").length} analyses shown.`);
+}
+
+for (const filter of filters) filter.addEventListener("change", applyFilters);
+
+const folds = () => document.querySelectorAll("details.fold:not([open])");
+let unfolded = [];
+addEventListener("beforeprint", () => { unfolded = [...folds()]; for (const box of unfolded) box.open = true; });
+addEventListener("afterprint", () => { for (const box of unfolded) box.open = false; });
+
+function reveal() { // open what a link points to
+  const target = document.getElementById(location.hash.slice(1));
+  const section = target?.closest("section[data-backbone]");
+  if (section?.hidden) { for (const filter of filters) filter.value = ""; applyFilters(); }
+  for (let box = target?.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
+  if (target) target.scrollIntoView();
 }
 addEventListener("hashchange", reveal);
 reveal();

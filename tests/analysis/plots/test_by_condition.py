@@ -190,17 +190,46 @@ def test_learning_curves_have_band_and_are_dotted_after_runs_ended(ax):
     assert (extents.y0, extents.y1) == (1.5, 3.5)
 
 
-def test_save_figure_writes_png_pdf_and_csv(tmp_path):
+def test_save_figure_writes_png_pdf_svg_and_csv(tmp_path):
     figure, ax = style.new_figure()
     by_condition.draw_accuracy_by_condition(FREEZE, ax, xlabel="Frozen through")
-    png, pdf, csv = style.save_figure(figure, tmp_path / "new" / "accuracy.v1", FREEZE)
-    assert [file.name for file in (png, pdf, csv)] == ["accuracy.v1.png", "accuracy.v1.pdf", "accuracy.v1.csv"]
+    png, pdf, svg, csv = style.save_figure(figure, tmp_path / "new" / "accuracy.v1", FREEZE)
+    assert [file.name for file in (png, pdf, svg, csv)] == [
+        f"accuracy.v1.{kind}" for kind in ("png", "pdf", "svg", "csv")
+    ]
     with Image.open(png) as image:
         assert image.size == (1050, 750)  # 3.5 by 2.5 inches at 300 dpi
+    vector = svg.read_text()
+    assert vector.startswith("<svg ")
+    assert 'width="252pt" height="180pt"' in vector  # 3.5 by 2.5 inches
+    assert "prefers-color-scheme: dark" in vector
+    assert 'fill: #ffffff"' not in vector  # no white ground
     content = pdf.read_bytes()
     assert content.startswith(b"%PDF")
     assert b"/FontFile2" in content or b"/Type42" in content or b"/CIDFontType2" in content  # TrueType, embedded
     assert b"/Type3" not in content
     pd.testing.assert_frame_equal(pd.read_csv(csv), FREEZE)
     again = style.save_figure(figure, tmp_path / "again", FREEZE)
-    assert [file.read_bytes() for file in again] == [file.read_bytes() for file in (png, pdf, csv)]
+    assert [file.read_bytes() for file in again] == [file.read_bytes() for file in (png, pdf, svg, csv)]
+
+
+def test_save_figure_stacks_panels_for_narrow_screens(tmp_path):
+    figure, ax = style.new_figure(width=style.PAGE_WIDTH)
+    (panels,) = style.split_into_panels(ax, 1, 2)
+    for panel in panels:
+        panel.plot([0, 1], [0, 1])
+    files = style.save_figure(figure, tmp_path / "two")
+    assert [file.name for file in files] == ["two.png", "two.pdf", "two.svg", "two-narrow.svg"]
+    assert 'width="252pt" height="360pt"' in files[-1].read_text()  # two panels of 2.5 inches
+    assert 'width="515.52pt" height="180pt"' in files[-2].read_text()
+
+
+@pytest.mark.parametrize(("size", "suffixes"), [(8, [".png", ".pdf", ".svg"]), (64, [".png", ".pdf"])])
+def test_save_figure_heat_map_keeps_its_white_ground(tmp_path, size, suffixes):
+    figure, ax = style.new_figure()
+    ax.imshow(np.eye(size))
+    files = style.save_figure(figure, tmp_path / "map")
+    assert [file.suffix for file in files] == suffixes
+    if ".svg" in suffixes:
+        assert "prefers-color-scheme" not in files[-1].read_text()
+        assert "fill: #ffffff" in files[-1].read_text()

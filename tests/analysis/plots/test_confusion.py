@@ -80,7 +80,7 @@ def results(session, tmp_path):
 
 def test_confusion_by_condition_sums_folds_and_seeds(results):
     write_confusion_by_condition(results, results.plan.groups(), caption="Freeze")
-    assert [file.name for file in results.files] == ["confusion.png", "confusion.pdf", "confusion.csv"]
+    assert [file.name for file in results.files] == ["confusion.png", "confusion.pdf", "confusion.svg", "confusion.csv"]
     frame = pd.read_csv(results.folder / "confusion.csv")
     assert list(frame) == ["condition", "target", "predicted", "clips", "share"]
     store = results.session.store

@@ -1,3 +1,4 @@
+import base64
 import json
 import shutil
 from html.parser import HTMLParser
@@ -8,14 +9,14 @@ import pytest
 from report_store import CLASSES, CLIP, HOSTILE, REASON, finish, make_store
 
 from analysis.report.page import make_page
-from analysis.report.read_analyses import Limits
+from analysis.report.read_analyses import Limits, Reader
 from analysis.report.run_details import make_confusion, make_curve
 from core.config.run import Run
 from core.errors import UserError
 from core.store.run_store import Store
 from run_ablation import main
 
-VOID = {"meta", "link", "img", "line", "rect", "polyline", "br", "input"}
+VOID = {"meta", "source", "link", "img", "line", "rect", "polyline", "br", "input"}
 
 
 class Page(HTMLParser):
@@ -111,7 +112,7 @@ def test_page_shows_runs_analyses_and_problems(page):
     assert "runs/0123456789ab is damaged: " in text
     assert "Training now, or interrupted" in text
     commands = [e["text"] for e in page.all("code") if e.get("id", "").endswith("-command")]
-    assert len(commands) == 2 + 2 + 2 + 4  # two analyses, and eight items
+    assert len(commands) == 2 + 3 + 2 + 4  # two analyses, and nine items
     assert {CLASSES[1], CLASSES[2], "siren", "0.021"} <= {e["text"] for e in page.all("dd")}
 
 
@@ -124,6 +125,69 @@ def test_page_shows_tables_and_their_files(page, results):
     assert "86.2 ± 1.8" in bold
     assert page.all("td", **{"data-sort": "0.862"})
     assert page.all("td", **{"data-sort": "-0.2"})
+
+
+def test_page_has_the_order_of_a_paper(page):
+    titles = [e["text"].split()[0] for e in page.all("h2")]
+    assert titles[:4] == ["Overview", "All", "Freeze", "Attribute"]
+    parts = ("Freezing through block3 changes accuracy", "Figure 1", "Table 1", "python run_ablation.py attribute")
+    places = [page.text().find(part) for part in parts]
+    assert sorted(places) == places  # sentence, figure, tables
+    assert places[0] > 0
+    assert len(page.all("details", **{"class": "fold"})) == len([e for e in page.all("h3") if "Table" in e["text"]])
+
+
+def test_analyses_have_the_order_of_a_paper_and_studies_are_last(tmp_path):
+    finish(Store(tmp_path), Run(), right=0.5)
+    paper = ["compare", "pretraining", "freeze", "fusion", "cutoff", "weight-change", "ensemble", "attribute", "tune"]
+    for folder in (*(f"{name}/x" for name in sorted(paper)), "studies/a/1/table-1", "studies/a/1/figure-1"):
+        (tmp_path / folder).mkdir(parents=True)
+        name = {"table-1": "compare", "figure-1": "freeze"}.get(folder.split("/")[-1], folder.split("/")[0])
+        values = {"ablation": name, "command": "", "runs": [], "items": []}
+        (tmp_path / folder / "analysis.json").write_text(json.dumps(values))
+    folders = [analysis.folder for analysis in Reader(tmp_path, Limits(), {}).read_analyses()]
+    assert folders == [*(f"{name}/x" for name in paper), "studies/a/1/table-1", "studies/a/1/figure-1"]
+
+
+def test_page_without_failed_runs_has_no_empty_section(tmp_path):
+    finish(Store(tmp_path), Run(), right=0.5)
+    page = Page(make_page(tmp_path))
+    titles = [e["text"].strip() for e in page.all("h2")]
+    assert titles == ["Overview", "Results", "Runs", "Data and machines"]
+    links = [e["href"] for e in page.all("a") if e["href"] in ("#published", "#unfinished", "#comparisons")]
+    assert links == []
+
+
+def test_page_shows_every_comparison_in_the_forest_plot(page):
+    text = " ".join(page.text().split())
+    assert "Freeze: block3 densenet201 on esc50" in text
+    assert "−20.0 −90.0 to +50.0 2 folds" in text
+    (interval,) = page.all("line", **{"class": "interval cut"})
+    (point,) = page.all("circle", **{"class": "point"})
+    zero = page.all("line", **{"class": "zero"})[0]
+    x, low, high = (float(value.rstrip("%")) for value in (point["cx"], interval["x1"], interval["x2"]))
+    assert zero["x1"] == "50.0%"
+    assert (low, x) == (0.0, pytest.approx(50 - 50 / 3.15, abs=0.1))  # the axis ends at 3 x 1.05 times the change
+    assert high == pytest.approx(50 + 50 * 0.5 / 0.63, abs=0.1)
+
+
+def test_page_marks_quick_analyses(tmp_path):
+    finish(Store(tmp_path), Run(), right=0.5)
+    (tmp_path / "freeze").mkdir()
+    values = {"ablation": "freeze", "command": "", "runs": [Run().id], "items": []}
+    for values["quick"] in (True, False):
+        (tmp_path / "freeze" / "analysis.json").write_text(json.dumps(values))
+        assert ("Quick settings (--quick)" in make_page(tmp_path)) == values["quick"]
+
+
+def test_page_prefers_vector_figures(page, results):
+    (folder,) = (results / "freeze").iterdir()
+    (figure,) = page.all("img", **{"class": "vector "})
+    content = base64.b64decode(figure["src"].removeprefix("data:image/svg+xml;base64,"))
+    assert content == (folder / "figure.svg").read_bytes()
+    assert content.startswith(b"<svg")
+    assert b"prefers-color-scheme: dark" in content
+    assert b"<script" not in content
 
 
 def test_page_compares_published_numbers_with_ours(page):

@@ -1,16 +1,20 @@
 """The report page in a real browser: Debian's chromium and chromium-driver, headless and offline."""
 
+import json
 from pathlib import Path
 
 import pytest
-from report_store import make_store
+from report_store import finish, make_store
 
+from core.config.run import Run
+from core.store.run_store import Store
 from run_ablation import main
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.chrome.service import Service  # noqa: E402  (after the skip)
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.select import Select  # noqa: E402
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
@@ -78,7 +82,51 @@ def page(chromium, url):
     """Load the page; its console must stay empty."""
     chromium.get("about:blank")
     chromium.get(url)
+    unfold(chromium)
     yield chromium
+    assert chromium.get_log("browser") == []
+
+
+def unfold(page):
+    page.execute_script("document.querySelectorAll('details.fold').forEach((box) => { box.open = true; })")
+
+
+def test_tables_are_folded_and_opened_by_links_and_for_printing(page):
+    page.execute_script("document.querySelectorAll('details.fold').forEach((box) => { box.open = false; })")
+    assert not table(page).is_displayed()
+    page.execute_script("location.hash = '#table-2'")
+    WebDriverWait(page, 5).until(lambda page: page.find_element(By.ID, "table-2").is_displayed())
+    assert not table(page).is_displayed()
+    page.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert table(page).is_displayed()
+    page.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert not table(page).is_displayed()
+    assert page.find_element(By.ID, "table-2").is_displayed()  # it was open before
+    page.execute_script("history.replaceState(null, '', ' ')")
+
+
+def test_filters_hide_analyses_and_comparisons_of_other_data(chromium, tmp_path):
+    results = make_store(tmp_path / "results")
+    other = Run().replace(data__name="gtzan", data__content="f00d")
+    finish(Store(results), other, right=0.5)
+    (results / "compare").mkdir()
+    values = {"ablation": "compare", "command": "compare", "runs": [other.id], "items": []}
+    (results / "compare" / "analysis.json").write_text(json.dumps(values))
+    main(["report", "--results", str(results)])
+    chromium.get((results / "report" / "index.html").as_uri())
+
+    def shown():
+        found = chromium.find_elements(By.CSS_SELECTOR, "section.analysis h2, .forest tbody th a")
+        return [element.text.split("\n")[0] for element in found if element.is_displayed()]
+
+    assert shown() == ["Freeze: block3", "Compare", "Freeze", "Attribute"]
+    Select(chromium.find_element(By.ID, "filter-data")).select_by_visible_text("gtzan")
+    assert shown() == ["Compare"]
+    assert status(chromium) == "1 analyses shown."
+    Select(chromium.find_element(By.ID, "filter-backbone")).select_by_visible_text("densenet201")
+    assert shown() == []
+    chromium.execute_script("location.hash = '#' + document.querySelector('section.analysis').id")
+    WebDriverWait(chromium, 5).until(lambda _: len(shown()) == 4)  # a link to a hidden analysis resets the filters
     assert chromium.get_log("browser") == []
 
 
