@@ -22,6 +22,7 @@ from core.datasets.metadata import format_few
 from core.datasets.new_recordings.labels_file import MATCH_KEYS, match_labels, read_labels
 from core.datasets.new_recordings.unlabelled_clips import (
     UnlabelledClips,
+    describe_low_rates,
     find_feature_rows,
     find_recordings,
     get_holdout,
@@ -55,7 +56,8 @@ def run_predict(call: Call) -> int:
         ids = _submission_ids(options.submission, sounds.paths)
         outputs = predict_logits(records, sounds, session)
         parts = find_used_clips(records, sounds, session.store, progress=report)
-        for line in [*sounds.remarks, *_bad_recording_notes(outputs), *_used_clip_notes(parts, records)]:
+        low_rates = describe_low_rates(sounds, max(record.run.clip.sr for record in records))
+        for line in [*sounds.remarks, *low_rates, *_bad_recording_notes(outputs), *_used_clip_notes(parts, records)]:
             report.note(line)
     is_usable = np.isin(sounds.paths, outputs.paths)
     targets, parts = (None if each is None else each[is_usable] for each in (targets, parts))

@@ -1,5 +1,6 @@
 """Clips to predict: recordings in a folder or a CSV file, a single recording, or rows of a feature table."""
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from core.audio.decoding import read_header
 from core.datasets.dataset import Dataset
 from core.datasets.metadata import check_columns, format_few, read_rows
 from core.datasets.sets.feature_table import CLIP_COLUMN
 from core.datasets.sets.folder import AUDIO_SUFFIXES, find_files
 from core.errors import UserError
 from core.system.atomic_files import is_utf8
+from core.system.native_stderr import silence_native_stderr
 
+MAX_READ_HEADERS = 1000  # recordings whose sampling rate is read
 PATH_COLUMN = "path"  # column of a CSV file that names recordings
 
 
@@ -126,6 +130,28 @@ def join_recordings(parts: Sequence[UnlabelledClips]) -> UnlabelledClips:
 def get_holdout(dataset: Dataset) -> UnlabelledClips:
     """Return the held-out clips of a data set."""
     return UnlabelledClips(dataset.root, tuple(dataset.holdout["path"]), dataset.holdout_vectors)
+
+
+def describe_low_rates(clips: UnlabelledClips, sr: int) -> list[str]:
+    """Return one line if recordings have a lower sampling rate than the inputs of a network, `sr` in Hz.
+
+    The headers of the first 1,000 recordings are read.
+    """
+    if clips.vectors is not None:
+        return []
+    rates = []
+    with silence_native_stderr():
+        for path in clips.paths[:MAX_READ_HEADERS]:
+            with contextlib.suppress(OSError), (clips.root / path).open("rb", buffering=0) as file:
+                if header := read_header(file):
+                    rates.append(header.sr)
+    low = [rate for rate in rates if 0 < rate < sr]
+    if not low:
+        return []
+    return [
+        f"{len(low):,} of {len(rates):,} recordings have a sampling rate below the {sr} Hz of the network: above "
+        f"{min(low) / 2:g} Hz their inputs are empty, and predictions can be wrong"
+    ]
 
 
 def _find_in_folder(root: Path) -> UnlabelledClips:

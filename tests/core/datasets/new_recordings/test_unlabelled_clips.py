@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from core.datasets.new_recordings.labels_file import match_labels, read_labels
-from core.datasets.new_recordings.unlabelled_clips import find_feature_rows, find_recordings
+from core.datasets.new_recordings.unlabelled_clips import describe_low_rates, find_feature_rows, find_recordings
 from core.errors import UserError
 
 CLASSES = ("cat", "dog", "owl")
@@ -148,3 +149,13 @@ class TestLabels:
             UserError, match=r"has the columns id, class; give a CSV file of label and one of path, file"
         ):
             read_labels(tmp_path / "t.csv")
+
+
+def test_describe_low_rates_counts_recordings_below_the_rate_of_the_network(tmp_path: Path) -> None:
+    for name, sr in (("low.wav", 8000), ("high.wav", 16_000)):
+        soundfile.write(tmp_path / name, np.linspace(-0.5, 0.5, sr), sr)
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    clips = find_recordings(tmp_path)
+    (line,) = describe_low_rates(clips, 16_000)
+    assert line.startswith("1 of 2 recordings have a sampling rate below the 16000 Hz of the network: above 4000 Hz")
+    assert describe_low_rates(clips, 8000) == []
