@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from pathlib import Path
 
 import pytest
 
@@ -18,15 +17,10 @@ from core.session import Session
 from core.training.trainer import train
 from run_ablation import main
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
 BAD_WORDS = ("²", "nan", "1" + 30 * "0", 5000 * "9", "x\x1b[31m", "~nosuchuser/x", "\udcff")
 COMMAND = "freeze"
 SKIPPED_FLAGS = {"--ray", "--storage", "--results"}  # start Ray or create folders; tested elsewhere
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run commands in an empty folder, because some of the words are valid names of folders."""
-    monkeypatch.chdir(tmp_path)
 
 
 def plan_command(line: list[str], session: Session) -> str:

@@ -25,6 +25,7 @@ from core.store import run_store
 from core.store.run_store import Store
 from run_ablation import main
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
 PIPE = object()
 STUDIES = {
     "a pipe": (PIPE, "is not a regular file"),
