@@ -98,5 +98,7 @@ def require_pretrained(base: Run) -> Run:
         If it starts from random weights.
     """
     if base.model.weights == "random":
-        raise UserError("--weights random is already the other condition; use --weights imagenet or a file")
+        raise UserError(
+            "--weights random: this ablation compares --weights with random weights; give imagenet or a file"
+        )
     return base

@@ -78,7 +78,7 @@ def check_request(methods: Iterable[str], baseline_names: Iterable[str], run: Ru
     kind, image_axes = run.frontend.kind, ImageAxes.from_run(run)
     shape = get_input_layout(run.clip, run.frontend).shape
     if len(shape) != 3 and any(method.startswith("gradcam") for method in methods):
-        raise UserError(f"--method gradcam needs images; --input {kind} has none")
+        raise UserError(f"--method gradcam needs images; --input {kind} gives no images")
     for name in baseline_names:
         baselines.check_baseline(name, shape if len(shape) == 3 else image_axes.shape)
         if name in baselines.BASELINE_NAMES and name not in (known := _available_baselines(image_axes)):

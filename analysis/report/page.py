@@ -49,14 +49,14 @@ def make_page(results: Path, limits: Limits | None = None) -> str:
 def _collect_contents(results: Path, limits: Limits) -> dict[str, Any]:
     """Return the variables of the template."""
     if not (results / "runs").is_dir():
-        raise UserError(f"{results} holds no runs; run an ablation first, or name the folder of its --results")
+        raise UserError(f"{results} has no runs; run an ablation first, or name the folder of its --results")
 
     store = Store(results, read_only=True)
     records, damaged = run_details.read_records(store)
     reader = Reader(results, limits, records)
     analyses = reader.read_analyses()
     if not records and not analyses:
-        raise UserError(f"{results} holds no runs yet; run an ablation first, such as freeze --block 3")
+        raise UserError(f"{results} has no runs yet; run an ablation first, such as freeze --block 3")
     analyses_of_run: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for analysis in analyses:
         for run in analysis.runs:

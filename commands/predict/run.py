@@ -139,7 +139,7 @@ def _find_holdout(options: Predict, records: Sequence[Record], session: Session)
     """Return the held-out clips of the data set of the runs, and their class numbers."""
     data = records[0].run.data
     if not data.set_aside:
-        raise UserError(f"--holdout: run {records[0].id} held out no clips; give PATH")
+        raise UserError(f"--holdout: run {records[0].id} was trained without --holdout; give PATH instead")
     for record in records[1:]:
         if record.run.data.content != data.content:
             raise UserError(

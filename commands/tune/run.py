@@ -181,7 +181,7 @@ def split_search_space(call: Call) -> tuple[Space, list[Point]]:
             fixed = [point | {key: value} for point in fixed for value in values]
     if not space:
         raise UserError(
-            "tune has nothing to search: give an option values (--lr 1e-4 1e-3) or a range (--lr 1e-5:1e-2)"
+            "tune has nothing to search: give an option several values (--lr 1e-4 1e-3) or a range (--lr 1e-5:1e-2)"
         )
     if not fixed[0]["data__validation"]:
         raise UserError("--validation 0: tune ranks by accuracy on validation clips; give a fraction above 0")

@@ -219,7 +219,7 @@ def test_report_command_writes_the_page(results, tmp_path, html, capsys):
 
 
 def test_report_without_runs_raises(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere holds no runs; .* --results"):
+    with pytest.raises(UserError, match=r"nowhere has no runs; .* --results"):
         main(["report", "--results", str(tmp_path / "nowhere")])
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / "runs").mkdir()

@@ -296,7 +296,7 @@ def test_predict_unusable_runs_are_one_line(predict, results: Path, sounds: Path
     ):
         with pytest.raises(UserError, match=message):
             predict(f"{sounds}", runs)
-    with pytest.raises(UserError, match=f"^--holdout: run {plain} held out no clips; give PATH$"):
+    with pytest.raises(UserError, match=f"^--holdout: run {plain} was trained without --holdout; give PATH instead$"):
         predict(f"--holdout --data-root {sounds}", plain)
     with pytest.raises(UserError, match=f"^--holdout: runs {one} and {plain} have different clips"):
         predict(f"--holdout --data-root {sounds}", f"{one} {plain}")

@@ -48,7 +48,7 @@ def test_split_search_space_separates_several_values_from_single_ones() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--lr 1e-3", "tune has nothing to search: give an option values .* or a range .*"),
+        ("--lr 1e-3", "tune has nothing to search: give an option several values .* or a range .*"),
         ("--epochs 1.5 2", "--epochs 1.5: give a whole number, several of them, or a range LOW:HIGH"),
         ("--lr 1e-2:1e-5", "--lr 1e-2:1e-5: the end must be above the start"),
         ("--lr 1e-5:1e-4:1e-2", "--lr 1e-5:1e-4:1e-2: give values, or one range LOW:HIGH"),
