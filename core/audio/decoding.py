@@ -17,7 +17,7 @@ from core.audio.truncated_files import Reader, check_complete, find_caf_end, has
 from core.system.thread_pool import check_cancelled
 
 BLOCK_SIZE = 1 << 16  # samples in a block, all channels together
-MP3_SLACK = 2 * 1152  # samples that may be missing; only some MP3 encoders count their delay and padding
+MP3_SLACK = 2 * 1152  # samples that may be missing, because only some MP3 encoders count their delay and padding
 SF_ERR_MALFORMED_FILE = 3  # error code of libsndfile
 UNKNOWN_LENGTH = 2**62  # samples; libsndfile returns a larger number for FLAC files that do not state their length
 MIN_SR, MAX_SR = 100, 10_000_000  # Hz; other sampling rates mean that the header is damaged
@@ -74,7 +74,7 @@ def decode_blocks(file: FileIO) -> Iterator[Block]:
 
 
 class Header(NamedTuple):
-    """What the header of a recording states; 0 for what it does not state, "" if libsndfile cannot read the file."""
+    """Values in the header of a recording; 0 for a missing number, "" as format if libsndfile cannot read the file."""
 
     format: str
     channels: int
@@ -85,7 +85,7 @@ class Header(NamedTuple):
 def read_header(file: FileIO) -> Header | None:
     """Return the header of an open file without decoding it; None if neither libsndfile nor FFmpeg can read it.
 
-    Of several recordings in one file, and of several streams, the first one counts.
+    If a file has several recordings or streams, the header is that of the first one.
     """
     file.seek(0)
     try:
@@ -139,7 +139,7 @@ def _decode(file: Any, read: Reader) -> Iterator[Block]:
                 yield from _decode_with_soundfile(sound)
                 return
     except soundfile.LibsndfileError as error:
-        if error.code == SF_ERR_MALFORMED_FILE and not _is_endless_caf(read):  # FFmpeg would silently read a part of it
+        if error.code == SF_ERR_MALFORMED_FILE and not _is_endless_caf(read):  # FFmpeg would silently read the start
             raise ValueError(f"truncated or damaged ({error.error_string})") from None
     file.seek(0)
     yield from _decode_with_av(file)

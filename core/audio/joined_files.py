@@ -1,7 +1,7 @@
 """Find the parts of a file that joins several recordings, as ``cat a.mp3 b.mp3`` or a streaming server writes it.
 
-A decoder stops silently at the length that the first header states. Here chained Ogg streams (RFC 3533, section 4) and
-joined files of one format are found, and each part is decoded like a file of its own.
+A decoder stops silently at the length that the first header states. This module finds the parts of chained Ogg streams
+(RFC 3533, section 4) and of joined files of one format; each part is decoded like a separate file.
 
 The next part is expected where a header says that its part ends, which costs one read, or is searched for. A search
 takes less than 1 % of the time of decoding MP3 or Ogg. FLAC is decoded faster, so that only the bytes that are left
@@ -71,17 +71,17 @@ class PartOfFile(io.RawIOBase):
 
 
 def find_parts(read: Reader, tell: Callable[[], int]) -> Iterator[tuple[int, int]]:
-    """Yield start and end, in bytes, of the recordings that a file joins; for most files one.
+    """Yield the start and end, in bytes, of each recording in a file; most files contain one.
 
-    Each part must be decoded before the next is asked for. The first part of a FLAC file is yielded with all that
+    The caller must decode each part before it requests the next. The first part of a FLAC file includes all bytes that
     follows, because its decoder stops at the stated number of samples.
 
     Parameters
     ----------
     read
-        The file.
+        Random access to the file.
     tell
-        Returns how far decoders have read the file.
+        Function that returns the file position that the decoder has reached, in bytes.
     """
     base, head = 0, read(0, MAX_HEADER)
     if head[:3] == b"ID3":
@@ -114,11 +114,11 @@ def _search(read: Reader, pattern: re.Pattern[bytes], start: int, end: int | Non
 def _find_at_ends(
     read: Reader, start: int, *, pattern: re.Pattern[bytes], end_of: Callable[[Reader, int], int]
 ) -> Iterator[int]:
-    """Yield the starts of further parts where `end_of` says that a part ends; 0 means unknown, and searches."""
+    """Yield the starts of further parts: the ends given by `end_of`, or a search if `end_of` returns 0 (unknown)."""
     while end := end_of(read, start):
         if end >= read.size:
             return
-        starts = [place for place in (end, end + 1) if pattern.match(read(place, MAX_HEADER))]  # some have a padding
+        starts = [place for place in (end, end + 1) if pattern.match(read(place, MAX_HEADER))]  # or padded
         if not starts:
             return
         start = starts[0]
@@ -151,7 +151,7 @@ def _end_of_unsized(read: Reader, start: int) -> int:
 
 
 def _find_mp4(read: Reader, base: int) -> Iterator[int]:
-    """Yield each ``ftyp`` box that follows an index: a file starts with it."""
+    """Yield the position of each ``ftyp`` box, the first box of a file, that follows the index of another file."""
     names: set[bytes] = set()
     for name, start, _ in iter_boxes(read, base):
         if name == b"ftyp" and b"moov" in names:
@@ -161,7 +161,7 @@ def _find_mp4(read: Reader, base: int) -> Iterator[int]:
 
 
 def _find_ogg(read: Reader, base: int) -> Iterator[int]:
-    """Yield each first page of a stream, unless it follows another one: streams that start together are one part."""
+    """Yield the first page of each part. Streams whose first pages follow each other are one part."""
     end = base
     for start in _search(read, OGG_STREAM, base):
         if start != end:
@@ -175,7 +175,7 @@ def _find_flac(read: Reader, base: int) -> Iterator[int]:
 
 
 def _find_mp3(read: Reader, base: int) -> Iterator[int]:
-    """Yield each ID3v2 tag and each frame with a Xing header after the first, and frames after the stated end."""
+    """Yield the starts of further MP3s: ID3v2 tags, later Xing headers, and frames after the stated end."""
     if base <= SMALL_TAG and read.size - ID3V1_SIZE <= _stated_end(read, base):
         return
     content = _find_frames(read, base, read.size, 2)
@@ -185,7 +185,7 @@ def _find_mp3(read: Reader, base: int) -> Iterator[int]:
     starts = heapq.merge(tags, *(_find_xing_frames(read, name, content) for name in (XING, INFO)))
     for start, sound in (*starts, (read.size, read.size)):
         if sound <= content or not (start == read.size or _parse_frame(read(sound, 4))):
-            continue  # the header after a tag, or no header
+            continue  # the header belongs to a tag that was yielded, or it is no header
         stated = _stated_end(read, content)
         if 0 < stated < start - ID3V1_SIZE and (more := _find_frames(read, stated, start, MIN_FRAMES)) is not None:
             yield more
@@ -195,7 +195,7 @@ def _find_mp3(read: Reader, base: int) -> Iterator[int]:
 
 
 def _find_xing_frames(read: Reader, name: re.Pattern[bytes], start: int) -> Iterator[tuple[int, int]]:
-    """Yield the positions of frames with a Xing or Info header, twice each: where they and their sound start."""
+    """Yield a pair for each frame with a Xing or Info header: the start of the frame, and the start of its sound."""
     for place in _search(read, name, start):
         for offset in XING_OFFSETS:
             frame = place - offset
@@ -205,7 +205,7 @@ def _find_xing_frames(read: Reader, name: re.Pattern[bytes], start: int) -> Iter
 
 
 def _stated_end(read: Reader, frame: int) -> int:
-    """Return where an MP3 ends, as the Xing header in its first frame states; 0 without one."""
+    """Return the end of an MP3 in bytes, from the Xing header in its first frame; 0 if there is no such header."""
     xing = read_xing(read, frame)
     return frame + xing.n_bytes if xing and xing.n_bytes else 0
 
@@ -227,13 +227,13 @@ def _are_frames(read: Reader, start: int, end: int, n: int) -> bool:
 
 
 def _parse_frame(head: bytes) -> int:
-    """Return the bytes of the MP3 frame with a header, 0 if it is no header (ISO/IEC 11172-3, section 2.4.1.3)."""
+    """Return the size of an MP3 frame in bytes, from its header; 0 if invalid (ISO/IEC 11172-3, section 2.4.1.3)."""
     if not MP3_FRAME.match(head) or len(head) < 4:
         return 0
     version, bits, rate = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
     if bits in (0, 15) or rate == 3:
         return 0
-    later = version != 3  # than MPEG-1
+    later = version != 3  # MPEG-2 or MPEG-2.5
     sr = SAMPLING_RATES[rate] // {3: 1, 2: 2, 0: 4}[version]
     return (72 if later else 144) * 1000 * BIT_RATES[later][bits - 1] // sr + (head[2] >> 1 & 1)
 

@@ -1,8 +1,8 @@
 """Read a recording as a mono waveform, resampled and brought to one length.
 
 libsndfile reads WAV, FLAC, Ogg, MP3, AU, AIFF and others; PyAV (FFmpeg) reads the rest, such as M4A/AAC. The decoder is
-chosen by the content of the file, not by its extension. Files that join several recordings are read completely, also if
-the sampling rate changes. A damaged recording raises `BadClip` with a reason. Recordings are read block by block and
+chosen by the content of the file, not by its extension. Files that join several recordings are read completely, even if
+their sampling rates differ. A damaged recording raises `BadClip` with a reason. Recordings are read block by block and
 only the needed part is kept, so memory does not grow with their length.
 """
 
@@ -183,7 +183,7 @@ def fit_length(y: np.ndarray, *, n_samples: int, fit: str) -> np.ndarray:
 
 @contextmanager
 def _open_blocks(path: Path) -> Iterator[Iterator[Block]]:
-    """Context manager for the blocks of a recording. Every error is raised as `BadClip`."""
+    """Open a recording and provide its blocks inside a ``with`` block. Every error is raised as `BadClip`."""
     try:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe or device might never end
@@ -215,9 +215,9 @@ def _limit_samples(blocks: Iterable[Block], at_most: int) -> Iterator[Block]:
 
 
 def _read_if_short(blocks: Iterable[Block], *, keep: int = MAX_ONE_PASS) -> tuple[list[Block], list[tuple[int, int]]]:
-    """Return the blocks (none if they have more than `keep` samples), and samples and sampling rate of each stretch.
+    """Return the blocks (none if they have more than `keep` samples), and a list of (samples, sampling rate).
 
-    Most recordings have one stretch; the sampling rate of a joined file can change.
+    The list has one entry, unless the sampling rate of a joined file changes.
     """
     kept: list[Block] = []
     lengths: list[tuple[int, int]] = []

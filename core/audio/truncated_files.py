@@ -11,7 +11,7 @@ from io import FileIO
 from typing import NamedTuple
 
 UNKNOWN_SIZE = 0x7FFF0000  # streaming encoders (sox, arecord, FFmpeg) write this or a larger size
-HEADER_SLACK = 64  # bytes that may be missing, because some writers count the header as sound
+HEADER_SLACK = 64  # bytes that may be missing, because some programs count the header as sound
 HEAD_SIZE = 1024  # bytes at the start that are read once and kept
 MAX_CHUNKS = 100_000
 MAX_OGG_PAGE = 65_307  # bytes of the longest possible page (RFC 3533, section 6)
@@ -62,7 +62,7 @@ def check_complete(read: Reader) -> None:
 
 
 def has_mp3_length(read: Reader) -> bool:
-    """Return whether the first frame of an MP3, after an ID3v2 tag, states the number of frames."""
+    """Return whether the first frame of an MP3 (after an ID3v2 tag, if any) states the number of frames."""
     xing = read_xing(read, read_id3_size(read))
     return xing is not None and xing.n_frames > 0
 
@@ -78,7 +78,7 @@ class XingHeader(NamedTuple):
 
 
 def read_xing(read: Reader, start: int) -> XingHeader | None:
-    """Return the Xing or Info header in the MP3 frame at `start`, None if the frame is sound."""
+    """Return the Xing or Info header in the MP3 frame at `start`; None if the frame contains sound instead."""
     frame = read(start, 256)
     place = max(frame.find(b"Xing"), frame.find(b"Info"))
     if place < 0:
@@ -90,7 +90,7 @@ def read_xing(read: Reader, start: int) -> XingHeader | None:
 
 
 def read_id3_size(read: Reader, start: int = 0) -> int:
-    """Return the bytes of an ID3v2 tag at `start`, 0 if there is none."""
+    """Return the size of the ID3v2 tag at `start` in bytes; 0 if there is none."""
     tag = read(start, 10)
     if tag[:3] != b"ID3":  # the size of the tag is stored in four times seven bits
         return 0
@@ -98,7 +98,7 @@ def read_id3_size(read: Reader, start: int = 0) -> int:
 
 
 def find_caf_end(read: Reader, start: int) -> int:
-    """Return where a CAF file that starts here ends, 0 if it states no size of its sound.
+    """Return the end, in bytes, of the CAF file that starts at `start`; 0 if the size of its sound is not stated.
 
     After a header of 8 bytes, each chunk has a name of four bytes and a signed size of eight; -1 means unknown.
     """
@@ -195,7 +195,7 @@ def _check_ogg(read: Reader) -> None:
 def _check_xing(read: Reader) -> None:
     """Check the file size in the Xing header of an MP3, if there is one."""
     xing = read_xing(read, read_id3_size(read))
-    if xing and read.size < 0.98 * xing.n_bytes:  # only some writers count the tags
+    if xing and read.size < 0.98 * xing.n_bytes:  # only some encoders count the tags
         raise ValueError(f"truncated: has {read.size} of {xing.n_bytes} bytes")
 
 

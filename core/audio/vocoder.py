@@ -1,7 +1,7 @@
 """Phase vocoder in constant memory; its result equals `librosa.effects.time_stretch` bit for bit.
 
 librosa keeps several copies of the whole spectrum: 800 MB for ten minutes at 22,050 Hz, in each of the processes that
-augment recordings. Here the same numbers are computed and summed in the same order, 128 frames at a time.
+augment recordings. This module computes the same numbers and sums them in the same order, 128 frames at a time.
 """
 
 import numpy as np

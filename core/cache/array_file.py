@@ -26,7 +26,7 @@ ARRAY_FILE, PROGRESS_FILE = "array.npy", "progress.jsonl"
 
 @dataclass(frozen=True)
 class Part:
-    """Finished rows of an array: first row, number of rows, and facts that the builder stores, in JSON types."""
+    """Finished rows of an array: first row, number of rows, and metadata from the code that wrote them (JSON types)."""
 
     first: int
     n_rows: int
@@ -53,7 +53,7 @@ class Layout:
         return file.getvalue()
 
     def offset(self, row: int) -> int:
-        """Return the byte offset of a row in the file; for `row` = number of rows it is the size of the file."""
+        """Return the byte offset of a row in the file. The offset of the row after the last is the size of the file."""
         return len(self.header(0)) + row * self.row_bytes
 
 
@@ -206,7 +206,7 @@ class ArrayReader:
         if isinstance(array, np.memmap) and array.filename and array.flags.c_contiguous and hasattr(os, "preadv"):
             file = os.open(array.filename, os.O_RDONLY)
             finalize(self, os.close, file)
-            if os.fstat(file).st_size == array.offset + array.nbytes:  # not a part of the file
+            if os.fstat(file).st_size == array.offset + array.nbytes:  # the array is the whole file
                 self._file, self._first = file, array.offset
 
     def read(self, rows: Iterable[int], out: np.ndarray, targets: Iterable[int]) -> None:
@@ -249,7 +249,7 @@ def explain_cache_write_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, FileNotFoundError):  # somebody deletes the cache, which is allowed at any time
+        if isinstance(error, FileNotFoundError):  # the user may delete the cache at any time
             remedy = "the folder was removed; run the same command again"
         else:
             remedy = (

@@ -36,7 +36,7 @@ class Entry:
     array
         Memory-mapped, read-only array.
     facts
-        Facts that the builder stored, in JSON types.
+        Metadata that the `build` function returned, in JSON types.
     """
 
     key: str
@@ -64,9 +64,9 @@ def load_or_build(
     key_fields
         All settings that determine the array, in JSON types.
     build
-        Writes the unfinished rows. Returns the number of all rows, and facts to store with the array.
+        Function that writes the rows that are not finished. It returns the number of all rows and metadata to store.
     on_wait
-        Called once before waiting for another process that builds the same entry.
+        Function that is called once before waiting for another process that builds the same entry.
 
     Raises
     ------

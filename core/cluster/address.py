@@ -1,6 +1,6 @@
 """Check that a Ray cluster answers at an address, before Ray itself joins it.
 
-`ray.init` would try for two minutes (Ray 2.60), print logs of its C++ libraries, and then end the process.
+Without this check `ray.init` (Ray 2.60) tries for two minutes, prints logs of its C++ libraries, and ends the process.
 """
 
 import os

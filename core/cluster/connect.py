@@ -27,8 +27,8 @@ ray, tune = Lazy("ray"), Lazy("ray.tune")
 
 ROOT = Path(__file__).resolve().parents[2]  # the folder that workers on this machine import the toolkit from
 OBJECT_STORE_BYTES = 256 * 2**20  # it holds configurations and results only
-_ENVIRONMENT = {  # read by Ray when it is imported
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new output ignores verbose=0
+_ENVIRONMENT = {  # environment variables that Ray reads when it is imported
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output of Ray ignores verbose=0
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of weights and clips may be relative
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -118,7 +118,7 @@ def _init_keeping_sigterm(address: str) -> None:
     stopped = False
     try:
         _init(address)
-    except SystemExit:  # Ray's own handler, while it starts
+    except SystemExit:  # raised by the SIGTERM handler of Ray while Ray starts
         stopped = True
     finally:
         if handler is not None:

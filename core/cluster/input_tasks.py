@@ -80,7 +80,7 @@ class InputTasks:
                 continue
             if node in nodes:
                 free.append(node)
-            if isinstance(result, InputBatch) and any(result.problems):  # perhaps only this node cannot read a clip
+            if isinstance(result, InputBatch) and any(result.problems):  # another node may be able to read the clip
                 yield from build_here(settings, [chunk], path)
             else:
                 yield write_batch(path, chunk, result) if isinstance(result, InputBatch) else result
@@ -127,7 +127,7 @@ def _hash_inputs(settings: InputSettings, paths: Sequence[str]) -> str:
 
 
 def _task_on_node(node: Node, resources: TrialResources) -> Any:
-    """Return a decorator that makes a function a task of one node."""
+    """Return a decorator that turns a function into a Ray task that runs on one node."""
     strategy: Any = NodeAffinity(node.id, soft=False)
     return ray.remote(
         num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=MAX_RETRIES, scheduling_strategy=strategy

@@ -44,7 +44,7 @@ def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None
     nodes
         The nodes that are alive.
     results
-        The results folder; nodes need no access to it if there is a storage.
+        The results folder. Nodes need access to it only if there is no storage.
     storage
         The storage for runs and inputs, or None.
     files
@@ -53,7 +53,7 @@ def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None
     Raises
     ------
     UserError
-        With the address of the node, the missing folder or file, and the remedy.
+        If a node cannot read one of them; the message has the address of the node, the folder or file, and the remedy.
     """
     others = [node for node in nodes if not node.here]
     probe = storage.check() if storage else ""

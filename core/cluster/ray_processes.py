@@ -1,4 +1,4 @@
-"""End the processes that Ray starts on this machine, also if it is interrupted while it starts."""
+"""End the processes that Ray starts on this machine, even if Ray is interrupted while it starts."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress

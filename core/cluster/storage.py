@@ -83,7 +83,7 @@ class Storage:
                 self.filesystem.move(temporary, target)
         except BaseException:
             if is_local:
-                with suppress(OSError):  # the first error matters more
+                with suppress(OSError):  # report the first error, not one of the clean-up
                     self.filesystem.delete_file(temporary)
             raise
 
@@ -102,7 +102,7 @@ class Storage:
             self.put(path, f"runs/{folder.name}/{path.relative_to(folder)}")
 
     def get_run(self, folder: Path) -> None:
-        """Copy ``runs/<id>/`` into the folder of a run, its record last."""
+        """Copy ``runs/<id>/`` from the storage into the local folder of a run. The record is copied last."""
         top = self._path(f"runs/{folder.name}")
         infos = self.filesystem.get_file_info(fs.FileSelector(top, allow_not_found=True, recursive=True))
         names = [info.path.removeprefix(top).lstrip("/") for info in infos if info.is_file and ".." not in info.path]
@@ -111,13 +111,13 @@ class Storage:
             self.get(f"runs/{folder.name}/{name}", folder / name)
 
     def put_entry(self, folder: Path) -> None:
-        """Copy a cache entry to ``cache/<kind>/<key>/`` unless it is there; its manifest last."""
+        """Copy a cache entry to ``cache/<kind>/<key>/`` unless it is there. The manifest is copied last."""
         if not self.has(f"{_entry_name(folder)}/{MANIFEST_FILE}"):
             for file in ENTRY_FILES:
                 self.put(folder / file, f"{_entry_name(folder)}/{file}")
 
     def get_entry(self, folder: Path) -> None:
-        """Copy a cache entry from the storage to this node; its manifest last, which marks the entry as complete."""
+        """Copy a cache entry from the storage to this node. The manifest, copied last, marks it as complete."""
         for file in ENTRY_FILES:
             self.get(f"{_entry_name(folder)}/{file}", folder / file)
 

@@ -63,7 +63,7 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
     """
     location = session.execution.cluster.storage
     missing = unfinished_runs(plan, session)
-    if missing and location:  # an earlier, killed command may have finished runs there
+    if missing and location:  # a command that was killed may have left finished runs in the storage
         storage = Storage(location)
         for run in missing:
             fetch_run(run, session, storage)
@@ -97,7 +97,7 @@ def sweep(source: TrialSource, session: Session, *, runs: int, first: Sequence[R
     session
         Store, display and Ray options.
     runs
-        Expected number of runs, between which the cores are divided.
+        Expected number of runs. The cores are divided by it.
     first
         Runs that are known already; their inputs are computed before training.
     scheduler
@@ -134,7 +134,7 @@ class _InputBuilder:
     def of(self, run: Run, *, build_chunks: BuildChunks | None = None) -> list[str]:
         """Return the cache entries of `run`, after computing missing ones and copying them to the storage.
 
-        `build_chunks` computes inputs on all nodes; it is left out while the trials need the cores.
+        `build_chunks` computes inputs on all nodes. It is None while the trials need the cores.
         """
         key = get_input_key(run)
         if key not in self.entries:

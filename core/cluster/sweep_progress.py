@@ -19,7 +19,7 @@ from core.training.time_left import TimeLeft
 SHOW_SECONDS = 0.5  # seconds between two updates of the display
 NODE_CHECK_SECONDS = 30.0  # seconds between two checks for a suitable node, while no trial runs
 MEMORY_MESSAGE = "its process was killed because memory ran out; lower --max-concurrent or raise --cpus-per-trial"
-DEATH_MESSAGES = {  # pattern in Ray's message: our message
+DEATH_MESSAGES = {  # regular expression for the message of Ray: message for the user
     "out.of.memory|OutOfMemory|low on memory|memory pressure": MEMORY_MESSAGE,
     "node (?:has |was )?(?:died|dead|terminated|failed|removed)|not schedulable.*[Nn]ode": "its node was lost",
     "actor (?:has )?died|actor is dead|worker (?:process )?(?:has )?died|unexpectedly": "its process was killed",
@@ -112,7 +112,7 @@ class SweepProgress:
             self._end_run(run)
 
     def _finished(self, run: Run, name: str) -> bool:
-        """Return whether a run has finished, and show its accuracy."""
+        """Return whether a run has finished; if so, show its accuracy."""
         if self.storage:
             fetch_run(run, self.session, self.storage)
         finished = self.session.store.status(run) == FINISHED

@@ -44,7 +44,7 @@ class TrialContext:
     execution
         Device, threads of one trial and absolute results folder.
     share
-        Fraction of the memory that a trial may use: of the memory of its node, or of its GPU.
+        Fraction of the memory of its node (or of its GPU) that a trial may use, 0 to 1.
     every_epoch
         Whether to report every epoch, which a scheduler requires.
     """
@@ -147,7 +147,7 @@ def get_session(context: TrialContext) -> Session:
 def _train_missing(
     runs: Sequence[Run], images: list[str], context: TrialContext, session: Session, storage: Storage | None
 ) -> Iterator[tuple[Run, dict[str, str]]]:
-    """Train the runs of a trial; yield those that failed and will always fail, with the reason and the traceback.
+    """Train the runs of a trial; yield each run that would fail again, with ``reason`` and ``trace`` of its failure.
 
     Any other error is raised, because another attempt may avoid it.
     """

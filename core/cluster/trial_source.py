@@ -19,7 +19,7 @@ class TrialSource(Protocol):
     datasets
         The data set of each run, by the content hash in its configuration (``data.content``).
     total, found
-        Number of all runs, and of runs that need no training.
+        Number of all runs, and number of runs that need no training because the store has their results.
     """
 
     datasets: Mapping[str, Dataset]
@@ -36,7 +36,7 @@ class TrialSource(Protocol):
         """Return the name of a run for messages."""
 
     def run_ended(self, run: Run) -> None:
-        """Notify the source that a run has ended; the record has its state."""
+        """Notify the source that a run has ended. The record of the run has its state (finished or failed)."""
 
 
 class PlannedTrials:

@@ -1,1 +1,1 @@
-"""The configuration of a run, the options made from it, and how a command is executed."""
+"""The configuration of a run, the command-line options made from it, and the options of execution."""

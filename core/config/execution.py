@@ -9,7 +9,7 @@ from core.config.options import option
 from core.system.atomic_files import short_digest
 
 MAX_THREADS = 16 * (os.cpu_count() or 1)  # more threads than cores cost memory; thousands crash the process
-MAX_KEY_LENGTH = 40  # characters of the options in the name of a folder; longer ones become a digest
+MAX_KEY_LENGTH = 40  # characters of `output_key`, part of a folder name; a longer key is replaced by its digest
 MAX_NAME_LENGTH = 100
 
 
@@ -103,7 +103,7 @@ class ExecutionOptions:
 
     @property
     def output_key(self) -> str:
-        """Text that distinguishes tables and figures of the same runs with other options; "" for the defaults."""
+        """Suffix of the folder of tables and figures: the options that differ from their defaults; "" if none do."""
         parts = list(dict.fromkeys(self.metric))
         parts += [f"margin-{self.equivalence_margin:g}"] if self.equivalence_margin is not None else []
         parts += [f"curves-{'-'.join(self.curves)}"] if self.curves != ExecutionOptions.curves else []
@@ -112,7 +112,7 @@ class ExecutionOptions:
         return text if len(text) <= MAX_KEY_LENGTH else short_digest(text)
 
     def problems(self) -> list[str]:
-        """Return the problems of values that no range describes."""
+        """Return one message for each invalid value that the checks of `option` do not cover."""
         name = self.folder_name
         if not name or (re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name) and len(name) <= MAX_NAME_LENGTH):
             return []

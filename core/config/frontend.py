@@ -138,7 +138,7 @@ class Frontend:
     )
 
     def problems(self) -> list[str]:
-        """Return the problems of combinations of fields."""
+        """Return one message for each invalid combination of fields."""
         problems: list[str] = []
         if self.pca > 1 and self.pca % 1:
             problems.append(f"--pca {self.pca:g}: give a fraction below 1, or a whole number of components")

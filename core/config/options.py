@@ -11,7 +11,7 @@ from typing import Any
 
 from core.errors import UserError, closest_name
 
-AUTO = 0  # use the value of the data set, filled in by `core.plan.resolve` before the run id is computed
+AUTO = 0  # placeholder; `core.plan.resolve` replaces it by the data set's value before the run id is computed
 DATASET_DEFAULT = "the data set's"  # how --help shows this default
 MAX_INTEGER = 2**63 - 1  # largest whole number of torch, NumPy and Parquet
 
@@ -55,7 +55,7 @@ def option(
     at_least, below, above, at_most
         Bounds of a number: ``at_least <= value``, ``value < below``, ``above < value``, ``value <= at_most``.
     used_when
-        Name of another field and the values of it with which this field is used; with other values it is ignored.
+        Name of another field, followed by its values that make this field have an effect.
     hidden
         True for a field that is computed or set by the ablation, and is not an option.
     positional
@@ -64,9 +64,9 @@ def option(
         For a field of a run that was added later: the value that older runs implicitly had. With this value the field
         is left out of the run id, and a record without the field gets it.
     decides
-        What the field determines: ``clips`` (which clips and classes a data set has), ``inputs`` (in Training: which
-        inputs are stored), ``input transform`` (what the network does with stored inputs), ``repeat`` (which repetition
-        of one condition this is), or "" for anything else.
+        Role of the field. ``clips``: it selects clips and classes. ``inputs``: it changes the stored inputs (only used
+        in `Training`). ``input transform``: it changes how the network transforms stored inputs. ``repeat``: it tells
+        repetitions of one condition apart, such as the seed. "": any other role.
     filled_in_by
         Who sets the field if the user does not: ``data set``, ``program`` (it is computed), or "" for its default.
     """
@@ -97,7 +97,7 @@ def copy_option(cls: type, name: str) -> Any:
 
 
 def field_names(cls: type, **metadata: str) -> tuple[str, ...]:
-    """Return the names of the fields of a configuration class with this metadata, such as ``decides="clips"``."""
+    """Return the names of the fields whose arguments of `option` have these values, such as ``decides="clips"``."""
     return tuple(f.name for f in fields(cls) if all(f.metadata.get(key) == value for key, value in metadata.items()))
 
 
@@ -127,7 +127,7 @@ def stored_value(f: "dataclasses.Field[Any]", typed: str) -> str:
     Raises
     ------
     UserError
-        If the field has its own words for values and `typed` is not one of them.
+        If the field has ``words`` and `typed` is not one of them.
     """
     words: Mapping[str, str] = f.metadata["words"]
     if words and typed not in typed_choices(f):

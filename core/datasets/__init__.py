@@ -33,7 +33,7 @@ LOADERS = Registry(
         "folder": "core.datasets.sets.folder:LOADER",
     },
 )
-COLUMN_MEANINGS = ("path", "label", "group", "fold", "split")  # of --columns
+COLUMN_MEANINGS = ("path", "label", "group", "fold", "split")  # allowed before "=" in --columns
 choose_clip_settings = Lazy("core.datasets.clip_settings:choose_clip_settings")  # imports PyAV and soundfile
 join_copies = Lazy("core.datasets.copies:join_copies")  # imports pandas
 select = Lazy("core.datasets.selection:select")  # imports pandas
@@ -50,8 +50,8 @@ def load_dataset(
 ) -> "Dataset":
     """Load a data set: read its table of clips and check it against the files.
 
-    Identical files of a data set whose folds are not official are put into one group, so its files are read. For your
-    own recordings, sampling rate, clip length and image width are chosen from the recordings.
+    If the folds are not official, all files are read and identical files are put into one group. For your own
+    recordings, sampling rate, clip length and image width are chosen from the recordings.
 
     Parameters
     ----------
