@@ -21,7 +21,7 @@ class ResultsError(UserError):
 
 
 class MachineError(ResultsError):
-    """Memory, threads or open files have run out, or a disk fails. The whole command ends, and no run is failed."""
+    """Memory, threads or open files have run out, or a disk fails. The command ends, and no run is marked as failed."""
 
 
 def printable(text: str) -> str:

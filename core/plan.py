@@ -1,4 +1,4 @@
-"""Plans: an ablation and a grid of options become a list of fully specified runs."""
+"""Make the plan of an ablation: a list of fully specified runs for each point of a grid of options."""
 
 import dataclasses
 import itertools
@@ -40,7 +40,7 @@ from core.models.family import check_input_shape, no_imagenet_error
 from core.progress import Progress, no_progress
 from core.system.atomic_files import short_digest
 
-SELF_EXPLAINING = ("data", "backbone", "weights")  # options whose values need no name
+SELF_EXPLAINING = ("data", "backbone", "weights")  # options that are shown by value only, without their name
 Point = Mapping[str, Any]  # ``{group__field: value}``
 Conditions = Callable[[Run, Run], Mapping[str, Run]]  # function of a base run and its copy with random starting weights
 
@@ -49,7 +49,7 @@ Conditions = Callable[[Run, Run], Mapping[str, Run]]  # function of a base run a
 class PlannedRun:
     """A run, the name of its condition, and the reference run it is compared with.
 
-    `words` describes the condition on the progress line, such as "nothing frozen"; "" if its name does.
+    `words` describes the condition on the progress line, such as "nothing frozen"; "" if its name is clear enough.
     """
 
     condition: str
@@ -58,7 +58,7 @@ class PlannedRun:
     words: str = ""
 
 
-# For each group: the values that its runs share (condition last), and the runs.
+# Pairs for each group of runs: the values that its runs share (condition last), and the runs.
 Groups = Sequence[tuple[dict[str, Any], Sequence[PlannedRun]]]
 
 
@@ -190,7 +190,7 @@ def make_plan(
     by
         The ``group__field`` whose values are the conditions; the first value is the reference. "" for none.
     words
-        Description of conditions on the progress line, by name, where the name alone says little.
+        Description of a condition on the progress line, by the name of the condition.
     preset
         Function that adds the settings of a paper to a point, for options that the point does not have.
     roots
@@ -245,7 +245,7 @@ def _group_points(points: Sequence[Point], by: str) -> list[list[Point]]:
 
 
 def _condition_name(condition: str, point: Point, by: str, *, alone: bool) -> str:
-    """Return the name of a condition: its value of `by`, if given, and its name in the ablation unless `alone`."""
+    """Return the name of a condition: its value of option `by` (if any), and `condition` unless it is the only one."""
     if not by:
         return condition
     value = typed_value(field_of(by), point[by])
@@ -291,8 +291,8 @@ def _check_validation(data: Data, dataset: Dataset) -> None:
 def list_dataset_notes(plan: Plan) -> list[str]:
     """Return the remarks on each data set, one line each.
 
-    They tell its columns and groups, the clip settings chosen from its recordings, advice on other settings, and clips
-    or groups in training and test clips.
+    The remarks are about its columns and groups, the clip settings chosen from its recordings, advice on other
+    settings, and clips or groups that are in both training and test parts.
     """
     lines = []
     for content, dataset in plan.datasets.items():
@@ -332,7 +332,7 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
         frontend__n_frames=run.frontend.n_frames or (run.frontend.image or (0, width))[1],
         frontend__fmax=run.frontend.fmax or sr / 2,
     )
-    if errors := list_problems(run):  # some rules need values of the data set
+    if errors := list_problems(run):  # some checks need values of the data set
         raise UserError("; ".join(errors))
     if model.weights == "imagenet" and not family.has_imagenet_weights(model.backbone):
         raise no_imagenet_error(model.backbone)
@@ -390,7 +390,7 @@ def _load_datasets(
     if len(roots) > len(external):
         raise UserError(f"--data-root: {len(roots)} folders given, but {len(external)} of the data sets need one")
     own = [name for name in names if datasets.LOADERS[name].is_own_data]
-    columns_of = dict.fromkeys(own or names, columns)  # refused if no data set is the user's own
+    columns_of = dict.fromkeys(own or names, columns)  # `load_dataset` refuses --columns for a published data set
     folders = dict(itertools.zip_longest(external, roots))
     return {
         name: datasets.load_dataset(

@@ -61,7 +61,7 @@ class Session:
     execution
         Options for device, threads and folders.
     reporter
-        Shows progress.
+        Progress display; by default a `Reporter` on standard error.
 
     Raises
     ------
@@ -73,7 +73,7 @@ class Session:
         self.execution = execution
         self.report = reporter or NullReporter()
         self.store = Store(execution.results, execution.output)
-        on_workers = execution.cluster.ray and execution.device == "cuda"  # this machine may have no GPU
+        on_workers = execution.cluster.ray and execution.device == "cuda"  # only the Ray workers need a GPU
         self.device = find_device("auto" if on_workers else execution.device)
         self.threads = execution.threads or count_cores()
         set_up_torch(self.device, self.threads)
@@ -84,7 +84,7 @@ class Session:
             self.tracker.log_epoch if execution.track != "none" else None
         )
         self.is_ray_trial = False
-        self.n_runs_to_come = 0  # runs after the next plan that a search has not chosen yet
+        self.n_runs_to_come = 0  # number of runs that a search will choose after the next plan
         self.time_left: EpochTimer | None = None  # set before runs are trained
 
     def show_epoch(self, run: Run, rows: Mapping[str, Mapping[str, Any]], label: str, detail: str = "") -> None:

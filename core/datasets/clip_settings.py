@@ -32,8 +32,8 @@ MAX_MEASURED_SECONDS = 10
 TRANSITION = 1.05  # width of the transition band of a resampler, relative to its cutoff
 MIN_ENERGY = 1e-5  # -50 dB: fraction of the energy below which a band is empty
 SILENT_AMPLITUDE = 1e-3  # -60 dB: amplitude, relative to the largest, below which the end of a recording is silence
-MIN_LOST_ENERGY = 0.05  # fraction of the energy above half the sampling rate that is reported
-MIN_PADDING, MIN_CUT = 0.5, 0.1  # mean fraction of padding, and fraction of cut clips, that are reported
+MIN_LOST_ENERGY = 0.05  # minimum fraction of the energy above half the sampling rate that is reported
+MIN_PADDING, MIN_CUT = 0.5, 0.1  # minimum mean fraction of padding, and of cut clips, that is reported
 
 
 class ClipSettings(NamedTuple):
@@ -77,7 +77,7 @@ def choose_clip_settings(dataset: Dataset, cache: Path | None, *, progress: Prog
 
 
 def get_default_width(dataset: Dataset, duration: float) -> int:
-    """Return the default image width for clips of `duration` seconds; it depends on it if the length was chosen."""
+    """Return the default image width in pixels; it depends on `duration` if recordings determined the clip length."""
     return _count_frames(duration) if dataset.headers else dataset.n_frames
 
 
@@ -204,7 +204,7 @@ def _measure_clip(root: Path, path: str, *, frequencies: Sequence[float]) -> _Me
     y = np.concatenate(parts)[: MAX_MEASURED_SECONDS * sr].astype(np.float64)
     power = (
         np.abs(np.fft.rfft((y - y.mean()) * np.hanning(len(y)))) ** 2
-    )  # the window keeps low frequencies out of high ones
+    )  # the window reduces leakage of low frequencies into high ones
     if not (total := power.sum()):
         return None
     of_bins = np.fft.rfftfreq(len(y), 1 / sr)

@@ -15,7 +15,7 @@ sparse = Lazy("scipy.sparse")
 
 
 def join_copies(dataset: Dataset) -> Dataset:
-    """Put identical files, by `Dataset.digests`, into one group, and deal seeded folds again.
+    """Put identical files, by `Dataset.digests`, into one group, and draw seeded folds again.
 
     If the folds are official, only files of the same fold are put into one group. Without identical files the data set
     is unchanged.
@@ -41,7 +41,7 @@ def join_groups(dataset: Dataset) -> Dataset:
 
 
 def _merge(groups: pd.Series, recordings: np.ndarray) -> np.ndarray:
-    """Merge groups that contain the same recording; return the name of the first of them for each clip."""
+    """Merge groups that contain the same recording; return the name of the first merged group for each clip."""
     numbers, names = pd.factorize(groups)
     size = len(names) + int(recordings.max()) + 1
     edges = sparse.coo_array((np.ones(len(numbers)), (numbers, len(names) + recordings)), shape=(size, size))
@@ -56,7 +56,7 @@ def describe_copies(dataset: Dataset) -> list[str]:
     The problems are copies in training and test clips, copies with several labels, and other copies.
     """
     clips = dataset.clips
-    if dataset.has_fixed_split:  # only the training list must not share recordings
+    if dataset.has_fixed_split:  # validation and test clips may share recordings
         clips = clips.assign(fold=np.where(clips["fold"] == TRAIN_FOLD, TRAIN_FOLD, TRAIN_FOLD + 1))
     clips = pd.concat([clips, dataset.holdout.assign(fold=-1)]) if len(dataset.holdout) else clips
     clips = clips.assign(digest=[dataset.digests.get(path) or path for path in clips["path"].tolist()])
@@ -94,7 +94,7 @@ def _count(copies: pd.DataFrame, digests: pd.Index) -> str:
 
 
 def _name_pairs(copies: pd.DataFrame, digests: pd.Index, *, class_names: Sequence[str] = ()) -> str:
-    """Return the first two names of each recording, with their classes if `class_names` is given."""
+    """Return two file names of each copied recording as text, with their classes if `class_names` is given."""
     texts = [""] * len(digests)
     for number, digest in enumerate(digests[:MAX_NAMES]):
         rows = copies[copies["digest"] == digest]

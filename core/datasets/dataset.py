@@ -79,13 +79,12 @@ class Dataset:
     left_out
         Paths of recordings of the set that are neither in `clips` nor in `holdout`.
     grouped_by
-        What tells the groups apart, such as ``column speaker``; "" if there are no groups, so that every clip is its
-        own.
+        Origin of the groups, such as ``column speaker``; "" if every clip is a separate group.
     table_columns, used_columns
         For a data set in a CSV file: its columns, and those of them that are used (first the one that names the clips).
     joins_copies
-        Whether identical files are put into one group (`core.datasets.copies.join_copies`); default: if the set has
-        neither folds nor groups, and is no feature table.
+        Whether identical files are put into one group (`core.datasets.copies.join_copies`). Default: True if the set
+        has no folds and no groups, and is not a feature table.
     digests
         SHA-256 of the content of clips by path (`with_digests`); files that cannot be read are left out.
     headers
@@ -242,7 +241,7 @@ class Dataset:
         return replace(self, clips=self.clips.assign(fold=new_folds))
 
     def number_recordings(self) -> np.ndarray | None:
-        """Return a number for each clip, (clips,), equal for identical files; None if all are known to differ."""
+        """Return a number for each clip, (clips,), equal for identical files; None if all files are known to differ."""
         paths = self.clips["path"].tolist()
         numbers = pd.factorize(np.array([self.digests.get(path) or path for path in paths], object))[0]
         return numbers if len(paths) and numbers.max() + 1 < len(paths) else None

@@ -83,7 +83,7 @@ class ResumableDownload:
         start = self.part.stat().st_size if self.part.exists() else 0
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
-            if response.status_code != requests.codes.range_not_satisfiable:  # else the file was complete
+            if response.status_code != requests.codes.range_not_satisfiable:  # the file is complete
                 response.raise_for_status()
                 start = start if response.status_code == requests.codes.partial_content else 0
                 self._receive(response, start)

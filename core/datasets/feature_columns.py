@@ -1,4 +1,4 @@
-"""Find columns of a feature table that are no features: row numbers, and columns that the label determines."""
+"""Find columns of a feature table that must not be features: row numbers, and columns that the label determines."""
 
 import re
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ MIN_COUNTED_ROWS = 10  # in a smaller table, consecutive whole numbers may be a 
 
 
 def check_features(source: str, columns: Sequence[str], vectors: np.ndarray, labels: np.ndarray) -> None:
-    """Check that no feature is a row number or determined by the label: a classifier would learn the label from it.
+    """Check that no feature is a row number or is determined by the label, because it would reveal the label.
 
     Parameters
     ----------
     source
-        Start of the message.
+        Name of the table, at the start of the error message.
     columns, vectors
         Names (features,) and values (rows, features).
     labels

@@ -25,7 +25,7 @@ ROWS_PER_PIECE = 4096  # rows that are encoded at a time, to limit the memory
 FileDigest = tuple[Signature, Annotated[str, msgspec.Meta(min_length=64, max_length=64)]]
 Memo = dict[str, FileDigest]  # signature and SHA-256 of each file by path
 
-_read_signatures: dict[str, Signature] = {}  # of each file whose content this process has hashed, by absolute path
+_read_signatures: dict[str, Signature] = {}  # signature of each file that this process has hashed, by absolute path
 
 
 def hash_content(
@@ -136,7 +136,7 @@ def check_unchanged(root: Path, paths: Iterable[str]) -> None:
     Raises
     ------
     UserError
-        If a file has changed. What was computed from it must not be stored under the fingerprint.
+        If a file has changed. Results computed from it must then not be stored under the old fingerprint.
     """
     for path in paths:
         file = f"{root}/{path}"
@@ -178,7 +178,7 @@ def _hash_selected(
 
 
 def _hash_file(root: Path, path: str) -> FileDigest:
-    """Return the signature and the digest of a file; a broken link has a digest of its own, as it is a bad clip."""
+    """Return the signature and the digest of a file; of a broken link (a bad clip), the digest of its target path."""
     try:
         if is_broken_link(root / path):
             target = f"{path} is a broken link to {(root / path).readlink()}"
@@ -206,7 +206,7 @@ def get_memo_path(cache: Path | None, folder: str, name: str, root: Path) -> Pat
 
 
 def write_memo(path: Path, memo: Mapping[str, Any]) -> None:
-    """Write facts on files as JSON. Without them all files are read again, so errors are ignored."""
+    """Write facts on files as JSON. Errors are ignored: without these facts, the files are only read again."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:

@@ -24,8 +24,9 @@ def make_folds(
     n_folds
         Number of folds, at least 2; 0: five, or fewer if a class has fewer groups.
     recordings
-        Number of the recording of each clip, (clips,): equal for identical files, whose groups must be equal too. None
-        if all clips differ. The folds are those of the set without the copies, unless copies have several labels.
+        Number of the recording of each clip, (clips,). Identical files have the same number and must be in the same
+        group. None if all clips differ.
+        The folds are those of the set without the copies, unless copies have several labels.
 
     Returns
     -------
@@ -62,7 +63,7 @@ def make_folds(
 def _split(labels: np.ndarray, groups: np.ndarray, n_folds: int) -> np.ndarray:
     """Return the fold of each clip, from 1, (clips,)."""
     options = {"n_splits": n_folds, "shuffle": True, "random_state": FOLD_SEED}
-    if len(pd.unique(groups)) == len(groups):  # the other splitter would take 25 s for 100,000 clips
+    if len(pd.unique(groups)) == len(groups):  # StratifiedGroupKFold takes 25 s for 100,000 clips
         splits = model_selection.StratifiedKFold(**options).split(labels, labels)
     else:
         splits = model_selection.StratifiedGroupKFold(**options).split(labels, labels, groups)

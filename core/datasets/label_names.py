@@ -41,7 +41,7 @@ def find_similar_name(name: str, class_names: Sequence[str]) -> str:
 
 
 def format_name(name: str) -> str:
-    """Return a name in quotes, followed by its escaped letters if they are not ASCII."""
+    """Return a name in quotes, followed by its form with escapes if it is not ASCII."""
     shown = f"'{name}'" if name.isprintable() else repr(name)
     return shown if name.isascii() or ascii(name) == shown else f"{shown} ({ascii(name)[1:-1]})"
 

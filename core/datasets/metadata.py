@@ -38,7 +38,7 @@ def read_rows(
     path, columns
         The file, and the columns that it must have.
     optional
-        Further columns with a meaning.
+        Further columns that the program uses if the file has them.
     with_index
         Whether the file may have the index of a pandas table, which is left out.
 
@@ -55,7 +55,7 @@ def read_rows(
         cells = pd.read_csv(io.StringIO(text), sep=delimiter, header=None, dtype=str, keep_default_na=False)
     except (OSError, *CSV_ERRORS) as error:
         raise UserError(f"{path}: not a readable CSV file ({error})") from error
-    cells = cells.fillna("")  # rows with fewer cells than the header
+    cells = cells.fillna("")  # cells are missing in rows that are shorter than the header
     rows = cells.iloc[1:].reset_index(drop=True)
     rows.columns = pd.Index(_name_columns(path, cells, [*columns, *optional], with_index=with_index))
     rows = rows.loc[:, rows.columns != ""].copy()

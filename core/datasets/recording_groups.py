@@ -1,4 +1,4 @@
-"""Groups of clips that belong together: those that file names show, and what a user should know about them."""
+"""Find groups of clips in file names, and describe the groups of a data set to the user."""
 
 import os
 import re
@@ -11,10 +11,10 @@ import pandas as pd
 from core.datasets.dataset import TRAIN_FOLD, Dataset
 from core.datasets.metadata import find_split_groups, format_few
 
-SUFFIX = re.compile(r"\.[A-Za-z]\w{1,4}$")  # of a file; a segment number is not one
+SUFFIX = re.compile(r"\.[A-Za-z]\w{1,4}$")  # file name suffix such as .wav; a segment number such as .0 is none
 SEGMENT = re.compile(r"(.*[^\W_].*)[._ -](\d+)")  # name of a track, and number of a segment
 SEPARATOR = re.compile(r"[/._ -]")
-MANY_TRACKS = 10  # tracks of each class, from which names without digits are taken for tracks
+MANY_TRACKS = 10  # minimum number of tracks per class if the names of tracks have no digits
 MAX_PREFIX_PARTS = 4
 MAX_CANDIDATES = 3
 TRACK_IN_NAME = "track in the file name"  # value of `Dataset.grouped_by`
@@ -54,8 +54,8 @@ def find_prefixes(dataset: Dataset) -> "pd.Series[str] | None":
 
     A prefix ends with a separator. Folders that contain all clips, and the name of the class, are not part of it:
     ``zero/george_1.wav``, ``george_zero_1.wav`` and ``zero_george_1.wav`` of class ``zero`` have the prefix
-    ``george_``. The prefixes with the fewest separators are returned that divide every class and cover at least half of
-    the clips.
+    ``george_``. The result is the prefixes with the fewest separators that divide every class into two or more groups
+    and cover at least half of the clips.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def find_prefixes(dataset: Dataset) -> "pd.Series[str] | None":
         if named["label"].nunique() < frame["label"].nunique():
             continue
         if named.groupby(["prefix", "label"]).size().max() < 2 and shared.index.str.fullmatch(r"\d+[\W_]?").all():
-            continue  # clips are numbered in each class
+            continue  # the prefix is a number that counts the clips of each class
         return frame["prefix"].where(frame["prefix"].isin(shared.index), "")
     return None
 
@@ -93,7 +93,7 @@ def _match_class(name: str) -> re.Pattern[str]:
 
 
 def find_shared_prefixes(dataset: Dataset) -> list[tuple[str, int]]:
-    """Return the prefixes of `find_prefixes` with clips in several folds, and their numbers of clips, largest first."""
+    """Return pairs (prefix, number of clips) of `find_prefixes` with clips in several folds, the largest first."""
     if (prefixes := find_prefixes(dataset)) is None:
         return []
     named = dataset.clips["fold"].groupby(prefixes[prefixes != ""]).agg(["size", "nunique"])
@@ -167,7 +167,7 @@ def describe_groups(dataset: Dataset) -> list[str]:
 def find_leaking_groups(dataset: Dataset) -> list[str]:
     """Return the groups with clips in several folds or, for a fixed split, in training and other clips."""
     clips = dataset.clips
-    if dataset.has_fixed_split:  # only the training list must not share groups
+    if dataset.has_fixed_split:  # validation and test clips may share groups
         clips = clips.assign(fold=np.where(clips["fold"] == TRAIN_FOLD, TRAIN_FOLD, TRAIN_FOLD + 1))
     return find_split_groups(clips)
 

@@ -39,7 +39,7 @@ def select(
         Column of `Dataset.attributes` that gives the classes; "": the original classes. Folds are unchanged.
     group
         Column of `Dataset.attributes` that gives the groups, or the one that names the clips (every clip is a group),
-        or ``prefix`` (`core.datasets.recording_groups.find_prefixes`); seeded folds are dealt again. "": the original
+        or ``prefix`` (`core.datasets.recording_groups.find_prefixes`); seeded folds are drawn again. "": the original
         groups.
     folds
         Number of seeded folds, stratified by class, with groups kept together; 0: the set's own folds.
@@ -177,7 +177,7 @@ def _check_groups(regrouped: Dataset, column: str) -> Dataset:
 
 
 def _read_column(dataset: Dataset, column: str, use: str) -> pd.Series:
-    """Return an attribute as text; `use`, which names the option, is label or group."""
+    """Return an attribute of each clip as text, (clips,); `use` is ``label`` or ``group``, the option in messages."""
     if column not in dataset.attributes:
         if dataset.attributes.columns.empty:
             raise UserError(f"--{use} {column}: {dataset.name} has no other {use}s; leave it out")
@@ -196,7 +196,7 @@ def _replace_used(dataset: Dataset, old: str, new: str) -> tuple[str, ...]:
 
 
 def _drop_feature(dataset: Dataset, column: str) -> Dataset:
-    """Return a feature table without the feature `column`, if it has it."""
+    """Return a feature table without the feature `column`; unchanged if it has no such feature."""
     if dataset.vectors is None or column not in dataset.columns:
         return dataset
     place = dataset.columns.index(column)

@@ -76,7 +76,7 @@ def read_folds(table: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str
     if "group" in rows:
         check_columns(table, rows, ["group"])
         columns["group"] = rows["group"]
-        # only the training part of a split must not share groups
+        # validation and test parts of a split may share groups
         clips = rows[["group"]].assign(fold=(folds == TRAIN_FOLD) if is_split else folds)
         if folds is not None and (leaks := find_split_groups(clips)):
             raise UserError(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Layout = dict[str, tuple[str, ...]]  # stage -> module paths in the original model, in forward order
-Shape = tuple[int, ...]  # of one input, without the batch axis: (channels, height, width) or (features,)
+Shape = tuple[int, ...]  # shape of one input without the batch axis: (channels, height, width) or (features,)
 Statistics = tuple[Sequence[float], Sequence[float]]
 
 RGB_IMAGE, IMAGE, VECTOR, ANY_INPUT = "an image of 3 channels", "an image", "a vector", "anything"
@@ -29,7 +29,7 @@ class Family:
     about
         Names of this family as shown in the help of ``--backbone``.
     pattern
-        Pattern of names that cannot all be listed, such as ``timm:NAME``.
+        Form of the names of a family with too many names to list, such as ``timm:NAME``.
     checked
         Whether each network is checked when it is built: its stages in order must compute what the original model
         computes. Networks of other families are checked by the tests only.
@@ -44,7 +44,7 @@ class Family:
         return ()
 
     def owns(self, name: str) -> bool:
-        """Return whether `name` belongs to the family; the part after a pattern's prefix is checked later."""
+        """Return whether `name` belongs to the family. NAME in ``timm:NAME`` is not checked here."""
         return name in self.names()
 
     def stages(self, name: str, input_shape: Shape) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class Family:
         """Build the original model with random weights from torch's global generator.
 
         `num_classes` and `dropout` may be ignored: `build_backbone` replaces the classifier and sets the dropout rates
-        of the head. With the dropout None, the model has its original dropout rates.
+        of the head. If `dropout` is None, the model has its original dropout rates.
         """
         raise NotImplementedError
 
@@ -64,7 +64,7 @@ class Family:
         raise NotImplementedError
 
     def assemble(self, model: "nn.Module", name: str, layout: Layout) -> "dict[str, nn.Module] | None":
-        """Return the module of each stage, or None if the modules of its paths in order are the stage."""
+        """Return the module of each stage; None if each stage is the sequence of the modules in `layout`."""
         return None
 
     def probe_shape(self, model: "nn.Module", input_shape: Shape) -> Shape:

@@ -1,7 +1,7 @@
 """Surgery on backbones: freeze the first stages, fuse pretrained with random stages, cut the last blocks.
 
 `fuse` and `cut` move whole stages into a new backbone without copying, so their arguments must not be used afterwards.
-Freeze last: `fuse` and `cut` do not keep a freeze.
+Call `freeze` last, because `fuse` and `cut` do not keep frozen stages.
 """
 
 from collections import OrderedDict
@@ -17,7 +17,7 @@ from core.models.backbone import Backbone
 from core.models.family import format_shape
 from core.models.weights import find_mismatches, summarise_mismatches
 
-_POOLINGS: dict[int, Callable[[], nn.Module]] = {  # by the number of axes of a stage's output
+_POOLINGS: dict[int, Callable[[], nn.Module]] = {  # global pooling by the number of axes of a stage's output
     4: lambda: nn.AdaptiveAvgPool2d(1),
     3: lambda: nn.AdaptiveAvgPool1d(1),
     2: nn.Identity,

@@ -1,4 +1,4 @@
-"""Amount of work of a forward pass: multiply-adds, and numbers that layers write to memory."""
+"""Cost of a forward pass: multiply-adds, and number of values that layers write to memory."""
 
 import torch
 from torch import nn

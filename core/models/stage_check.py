@@ -14,7 +14,7 @@ _TOLERANCE = 1e-4
 
 
 class NotAChain(Exception):
-    """A network cannot be divided into stages; the message follows the network's name and a colon."""
+    """A network cannot be divided into stages. The message is a reason that is shown after the network's name."""
 
 
 def find_layout(model: nn.Module) -> Layout:
@@ -30,7 +30,7 @@ def find_layout(model: nn.Module) -> Layout:
     Raises
     ------
     NotAChain
-        If it names no stages or wrong ones, or a parameter is in no stage or in two.
+        If the network has no valid stage names, or a parameter is in no stage or in two.
     """
     stages = _stages(model)
     if tuple(stages) != name_stages(len(stages) - 2):

@@ -18,14 +18,14 @@ from torch import nn
 from core.errors import UserError, first_line, unknown_name_error
 from core.models.parameter_names import to_original_name
 
-NAMED_WEIGHTS = ("imagenet", "random")  # starting weights that are not a file
+NAMED_WEIGHTS = ("imagenet", "random")  # values of --weights that are not files
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pth.tar", ".pt.tar")
 _MAX_LISTED = 4  # mismatches of each kind listed in a message
 # Keys under which checkpoints keep a state dict, in the order of preference. Moving averages are used if there is
 # nothing else.
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
 _AVERAGE_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
-_COMPILED = "_orig_mod."  # part that torch.compile adds to names
+_COMPILED = "_orig_mod."  # prefix that torch.compile adds to parameter names
 # Tensors that are not used: auxiliary heads of GoogLeNet and Inception, and the fixed spectral front end of PANNs.
 _UNUSED = ("aux1.", "aux2.", "AuxLogits.", "spectrogram_extractor.", "logmel_extractor.")
 State = dict[str, torch.Tensor]
@@ -47,7 +47,7 @@ def read_weights(source: str) -> State:
         state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
     except Exception as error:  # readers raise many types for damaged files
         why = first_line(error)
-        if why.lower().startswith("weights only load failed"):  # torch goes on to explain how to run the pickle
+        if why.lower().startswith("weights only load failed"):  # the rest is about unpickling
             why = "only tensors are read; save model.state_dict()"
         raise UserError(f"weights file {path} is damaged or contains more than tensors: {why}") from error
     state = _find_state_dict(state, path)
@@ -101,7 +101,7 @@ def load_weights(
     state
         Tensors by the network's keys or by original names, possibly behind a prefix such as ``module.`` or
         ``model.backbone.``. Auxiliary heads and spectral front ends are skipped, ``num_batches_tracked`` may be missing
-        (old files), and missing classifiers or those for other classes leave the network's own.
+        (old files). A classifier that is missing or has another number of classes is not loaded.
     source
         Name of the weights in messages.
     classifiers
@@ -131,7 +131,7 @@ def load_weights(
 
 
 def _strip_prefix(state: Mapping[str, torch.Tensor], names: Set[str]) -> Mapping[str, torch.Tensor]:
-    """Remove the prefix of the keys with which most of them are among `names`; "" if several are equally good."""
+    """Remove the prefix whose removal puts most keys among `names`; remove none if several prefixes are equal."""
     counts = Counter({"": sum(key in names for key in state)})
     for key in state:
         parts = key.split(".")

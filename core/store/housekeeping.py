@@ -37,7 +37,7 @@ def move_to_trash(store: Store, ids: Sequence[str]) -> Path:
     Raises
     ------
     ResultsError
-        If a process is training one of the runs, or the results folder cannot be written to; then nothing is moved.
+        If a process is training one of the runs, or the results folder cannot be written to. Then no folder is moved.
     """
     trash = store.results / TRASH / time.strftime("%Y-%m-%d_%H-%M-%S")
     with ExitStack() as locks, explain_write_errors(store.results):

@@ -20,7 +20,7 @@ from core.errors import UserError, first_line
 
 RECORD = "run.json"
 FINISHED, FAILED, RUNNING = "finished", "failed", "running"
-STOPPED = "stopped"  # by a scheduler; a command without a scheduler trains the run to its end
+STOPPED = "stopped"  # a scheduler stopped the run early; a command without a scheduler trains it to its end
 MISSING = "missing"  # there is no intact record
 REQUIRED_IF_FINISHED = (
     "metrics", "per_class", "confusion", "class_names", "parameters", "trainable_parameters", "clips", "seconds",
@@ -34,7 +34,7 @@ class DamagedRecord(Exception):
 
 
 class IncompatibleRecord(ValueError):
-    """A record has a valid checksum, but another version or somebody by hand wrote it; the message gives the reason."""
+    """A record has a valid checksum, but was written by another version or by hand; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ class Metrics:
     Attributes
     ----------
     training_accuracy
-        Mean over the training batches of the last epoch: with augmentation and dropout, while the weights change.
+        Mean over the training batches of the last epoch, measured during training (with augmentation and dropout).
     time_to_converge
         Seconds of training until the end of the best epoch on the validation clips, or on the test fold if there are no
         validation clips. Evaluation and preparation are not included. A frozen prefix counts in every epoch, as in
-        `prefix_ms`, also if it was computed once.
+        `prefix_ms`, even if it was computed only once.
     prediction_ms
         Milliseconds per clip of a batched test pass, from stored input to logits: the median over epochs. A frozen
         prefix that was computed once counts with the time of its computation.
@@ -112,7 +112,7 @@ class Metrics:
     brier: float = NAN
     ece: float = NAN
     ece_calibrated: float = NAN  # expected value of `ece` for a perfectly calibrated network
-    accuracy_best_epoch: float = NAN  # best epoch on the test fold: optimistic
+    accuracy_best_epoch: float = NAN  # maximum over epochs on the test fold, so it is optimistic
     best_epoch: int = 0
     accuracy_validation_epoch: float = NAN  # after the best epoch on the validation clips
     validation_epoch: int = 0
@@ -265,7 +265,7 @@ _groups: dict[tuple[str, str], Any] = {}  # groups by name and content, because 
 
 
 def _read_run(config: Mapping[str, Any]) -> Run:
-    """Build a run. Unknown keys of newer versions are ignored: if they matter, the id of the run does not match."""
+    """Build a run. Unknown keys of newer versions are ignored; a key that changes the run also changes its id."""
     parts = {f.name: config[f.name] for f in dataclasses.fields(Run) if f.name in config}
     for name in GROUPS.keys() & parts:
         key = name, repr(parts[name])

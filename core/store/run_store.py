@@ -60,7 +60,7 @@ CHECKPOINT = "checkpoint.safetensors"  # exists while the run is trained
 ERROR = "error.txt"  # traceback of a failed run
 LABEL = "label.txt"  # text that a user gave to the run
 OWN_FILES = (RECORD, INPUT_TRANSFORM, HISTORY, PREDICTIONS, WEIGHTS, CHECKPOINT, ERROR)
-ABSENT_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)  # errors that training the run again repairs
+ABSENT_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)  # training the run again replaces the file
 
 
 class DamagedFile(UserError):
@@ -90,11 +90,11 @@ class Store:
     results
         The results folder; created if it does not exist.
     output
-        Folder of tables and figures if it is not `results`. With it, `results` may be read-only: finished runs are
-        read, and no run can be trained.
+        Folder of tables and figures; default: `results`. If it is given, `results` may be read-only; then finished runs
+        can be read, but no run can be trained.
 
     read_only
-        Whether only to read finished runs: nothing is created, and `results` may be read-only.
+        True to only read finished runs: no folder is created, and `results` may be read-only.
 
     Raises
     ------
@@ -143,7 +143,7 @@ class Store:
         return FileLock(locks / f"{_run_id(run)}.lock")
 
     def check_locks(self) -> None:
-        """Raise a `ResultsError` if the file system refuses every lock: then each run seems to be locked elsewhere."""
+        """Raise a `ResultsError` if the file system refuses locks; without this check, every run would look locked."""
         path = self.runs / ".locks" / f"probe-{os.getpid()}.lock"
         try:
             with FileLock(path).acquire(blocking=False):
@@ -159,8 +159,8 @@ class Store:
         Raises
         ------
         ResultsError
-            If an existing file cannot be read; and, for a run of a plan, if another version has written its record:
-            training the run would overwrite it.
+            If an existing file cannot be read. Also for a run of a plan whose record was written by another version,
+            because training the run would overwrite this record.
         """
         id = _run_id(run)
         if self._cached is not None and id in self._cached:
@@ -251,7 +251,7 @@ class Store:
         return matches[0]
 
     def record_time(self, id: str) -> float:
-        """Return the time at which the record of a run, which was read before, was written, in seconds since 1970."""
+        """Return the time when a record was written, in seconds since 1970; the record must have been read before."""
         (_, modified, _, _), _ = self._decoded[id]
         return modified / 1e9
 

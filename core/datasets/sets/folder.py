@@ -43,10 +43,10 @@ AUDIO_SUFFIXES = (
     ".aiff",
     ".wma",
 )
-# Made by macOS, Windows, Synology and Linux.
+# Folders that macOS, Windows, Synology and Linux create.
 SYSTEM_FOLDERS = ("__MACOSX", "System Volume Information", "$RECYCLE.BIN", "@eaDir", "lost+found")
 SPEECH_COMMANDS_LISTS = ("testing_list.txt", "validation_list.txt")
-PART_ORDER = (TRAIN_FOLD, VALIDATION_FOLD, TEST_FOLD)  # in messages
+PART_ORDER = (TRAIN_FOLD, VALIDATION_FOLD, TEST_FOLD)  # order in messages
 HOW_TO_SPLIT = "put one folder per class into each of them, and nothing beside them"
 HOW_TO_GIVE = (
     "give --data-root a folder with one folder of recordings per class, a CSV file of path,label[,fold][,group], or a "
@@ -65,7 +65,7 @@ def load(
 
     Paths in a CSV file are relative to it and must not leave its folder (links can point outside). Without a column
     ``fold``, five seeded folds are drawn, stratified by class, with groups kept together. Without a column ``group``,
-    every clip is its own group, but identical files are one group. Classes are sorted by name. `load_dataset` chooses
+    every clip is a separate group; identical files are one group. Classes are sorted by name. `load_dataset` chooses
     sampling rate, clip length and image width from the recordings; if no header can be read, clips have 4 s at 22,050
     Hz and images are 250 pixels wide, as for UrbanSound8K.
 
@@ -125,7 +125,7 @@ def load(
 
 
 def _point_to_table(root: Path) -> str:
-    """Return how to use a CSV file in a folder that names recordings of the folder; "" if there is none."""
+    """Return a hint on how to use the CSV file in `root` that lists its recordings; "" if there is no such file."""
     for entry in sorted(_list_visible(root), key=lambda entry: entry.name):
         if entry.name.lower().endswith(".csv") and entry.is_file():
             with contextlib.suppress(UserError, OSError, ValueError):

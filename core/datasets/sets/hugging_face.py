@@ -27,10 +27,10 @@ from core.datasets.split_names import number_parts, parse_part
 from core.errors import UserError
 from core.system.atomic_files import text_digest
 
-HUB_PREFIX = "hub:"  # of a --data-root that names a data set on the Hugging Face hub
+HUB_PREFIX = "hub:"  # start of a --data-root that names a data set on the Hugging Face hub
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
-FILE_COLUMN = "file_name"  # of metadata files
-AUDIO_COLUMN = "audio"  # of Parquet files
+FILE_COLUMN = "file_name"  # column with the paths in metadata files
+AUDIO_COLUMN = "audio"  # column with the recordings in Parquet files
 PACKED_SUFFIXES = (".parquet", ".arrow")
 ROWS_FILE = "rows.parquet"  # in a folder of the cache: path and columns of each recording
 ROWS_PER_BATCH = 64
@@ -119,7 +119,7 @@ def read_metadata(root: Path, files: Sequence[Path], columns: Mapping[str, str])
 
 
 def _join(folder: str, path: str) -> str:
-    """Return a path relative to the data set; absolute paths and those that leave it are kept, to be refused."""
+    """Return a path relative to the data set. Absolute paths and paths outside it are unchanged and refused later."""
     return path if folder == "." or Path(path).is_absolute() else f"{folder}/{path}"
 
 
@@ -173,7 +173,7 @@ def find_packed_files(root: Path) -> list[Path]:
     folders = [root, root / "data", *sorted(folder for folder in root.iterdir() if parse_part(folder.name))]
     for suffix in PACKED_SUFFIXES:
         files = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob(f"[!.]*{suffix}"))]
-        # of the maps of `datasets`; and metadata.parquet of an AudioFolder has no recordings
+        # cache- files are results of `datasets.map`; metadata.parquet of an AudioFolder has no recordings
         if files := [file for file in files if not file.name.startswith(("cache-", "metadata."))]:
             return files
     return []
@@ -340,7 +340,7 @@ def read_hub(name: str, cache: Path | None, column: str) -> RowTable:
 
 
 def _explain(error: BaseException) -> str:
-    """Return the first line of an error, and of the error that caused it in the end."""
+    """Return the first line of an error and of its original cause."""
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -1,4 +1,4 @@
-"""NSynth (Engel et al., ICML 2017): notes of 4 s of eleven instrument families, with instruments kept apart.
+"""NSynth (Engel et al., ICML 2017): notes of 4 s of eleven instrument families; test instruments are not trained on.
 
 The parts are unpacked into the folders ``nsynth-train``, ``nsynth-valid`` and ``nsynth-test``, each with an
 ``examples.json`` and ``audio/<note>.wav``. There are 305,979 notes in 39 GB of audio; planning a run opens only the
@@ -22,7 +22,7 @@ UNTESTED_FAMILY = "synth_lead"  # a family that occurs only in the training part
 TRAIN_PART, VALID_PART, TEST_PART = "nsynth-train", "nsynth-valid", "nsynth-test"
 TABLE = "examples.json"
 PUBLISHED_NOTES = {TRAIN_PART: 289_205, VALID_PART: 12_678, TEST_PART: 4096}
-FOLDS_BY_PART = {  # use of each part: official, and in reports that test on the validation part
+FOLDS_BY_PART = {  # fold of each part: in the official split, and in reports that test on the validation part
     "nsynth": {TRAIN_PART: TRAIN_FOLD, VALID_PART: VALIDATION_FOLD, TEST_PART: TEST_FOLD},
     "nsynth-valid": {TRAIN_PART: TRAIN_FOLD, VALID_PART: TEST_FOLD},
 }

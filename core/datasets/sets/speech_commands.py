@@ -11,7 +11,7 @@ from core.datasets.sets.folder import SPEECH_COMMANDS_LISTS, find_files
 from core.errors import UserError
 
 NOISE_FOLDER = "_background_noise_"
-SPEAKER_MARK = "_nohash_"  # in a file name, after the speaker
+SPEAKER_MARK = "_nohash_"  # follows the id of the speaker in a file name
 FOLDS = dict(zip(SPEECH_COMMANDS_LISTS, (TEST_FOLD, VALIDATION_FOLD), strict=True))
 
 SOURCE = DataSource(

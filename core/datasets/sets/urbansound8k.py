@@ -22,7 +22,7 @@ CLASS_NAMES = (
     "street_music",
 )
 METADATA = "metadata/UrbanSound8K.csv"
-TABLES = (METADATA, "UrbanSound8K.csv")  # the second in Kaggle's copy, beside the folders of the folds
+TABLES = (METADATA, "UrbanSound8K.csv")  # the second path is that of Kaggle's copy, beside the folders of the folds
 PUBLISHED_CLIPS = 8732
 FILE_NAME = r"(?P<fsID>\d+)-(?P<classID>\d+)-\d+-\d+\.wav"
 

@@ -104,7 +104,7 @@ _OPTIONS: dict[str, dict[str, bool]] = {
     "googlenet": {"aux_logits": False, "transform_input": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "transform_input": False, "init_weights": True},
 }
-_SMALLEST = {"alexnet": 63, "vgg": 32, "inception_v3": 75, "googlenet": 15, "densenet": 29}  # by prefix of the name
+_SMALLEST = {"alexnet": 63, "vgg": 32, "inception_v3": 75, "googlenet": 15, "densenet": 29}  # pixels, by prefix
 _OLD_DENSENET_KEY = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
 
 
@@ -134,11 +134,11 @@ class Torchvision(Family):
         return table_layout(name)
 
     def min_size(self, name: str) -> int:
-        """Return the minimum size, which was determined by trial."""
+        """Return the minimum image size in pixels; the table was measured by trying sizes."""
         return next((size for begin, size in _SMALLEST.items() if name.startswith(begin)), 1)
 
     def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
-        """Return the statistics of ImageNet, or 0.5 where the weights were trained with 0.5."""
+        """Return mean and standard deviation of ImageNet, or 0.5 for weights that were trained with 0.5."""
         return super().statistics(model, name, channels) if name in _HALF_MEAN else _IMAGENET
 
     def has_imagenet_weights(self, name: str) -> bool:
@@ -188,7 +188,7 @@ def torchvision_url(name: str) -> str:
 
 
 def digest_in_url(url: str) -> str:
-    """Return the first digits of a file's SHA-256, with which torchvision's file names end."""
+    """Return the first digits of a file's SHA-256; they are at the end of its name in the URL."""
     return Path(urlparse(url).path).stem.rsplit("-", 1)[-1]
 
 

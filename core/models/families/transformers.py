@@ -85,12 +85,12 @@ class ChannelsLast(nn.Module):
 
 
 class TokenPool(nn.Module):
-    """Class token, or mean of the tokens without class and register tokens: (batch, tokens, channels) -> channels.
+    """Class token, or mean of the patch tokens: (batch, tokens, channels) -> (batch, channels).
 
     Parameters
     ----------
     mode
-        ``token`` or ``avg``.
+        ``token`` for the class token, ``avg`` for the mean.
     n_prefix
         Number of class and register tokens.
     """
@@ -105,7 +105,7 @@ class TokenPool(nn.Module):
 
 
 def _make_stem(model: nn.Module) -> nn.Module:
-    """Return a copy of the model without layers and norm, which shares its parameters and returns embedded patches."""
+    """Return the patch embedding: a copy of the model without layers and norm that shares its parameters."""
     attribute = _LAYERS[type(model).__name__]
     stem = copy.copy(model)
     stem._modules = {name: child for name, child in model._modules.items() if name not in (attribute, *_HEAD)}
@@ -133,7 +133,7 @@ def _make_head(model: nn.Module, modules: Mapping[str, nn.Module]) -> nn.Sequent
 def adapt_position_embeddings(state: Mapping[str, torch.Tensor], stem: nn.Module) -> dict[str, torch.Tensor]:
     """Return weights whose position embeddings fit the grid of patches of a stem; others are unchanged.
 
-    The patches of the weights are taken to form a square.
+    The grid of patches of the pretraining is assumed to be a square.
     """
     adapted = dict(state)
     own = getattr(stem, POSITIONS, None)

@@ -17,7 +17,7 @@ from core.models.auxiliary import AuxiliaryHead
 from core.models.family import Shape
 from core.models.networks.network import Network, assemble_stages
 
-DROPOUT, AUXILIARY_DROPOUT, AUXILIARY_WEIGHT = 0.4, 0.7, 0.3  # of Szegedy et al.
+DROPOUT, AUXILIARY_DROPOUT, AUXILIARY_WEIGHT = 0.4, 0.7, 0.3  # values of Szegedy et al.
 # widths: 1 x 1; reduction before 3 x 3; 3 x 3; reduction before 5 x 5; 5 x 5; 1 x 1 after the pooling
 _BRANCHES = {
     "3a": (64, 96, 128, 16, 32, 32),

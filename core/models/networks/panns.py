@@ -21,8 +21,8 @@ from core.errors import UserError
 from core.models.family import Shape
 from core.models.networks.network import Network
 
-BLOCK_DROPOUT = 0.2  # after each block
-UNIT_DROPOUT = 0.1  # inside the residual units
+BLOCK_DROPOUT = 0.2  # dropout rate after each block
+UNIT_DROPOUT = 0.1  # dropout rate inside the residual units
 HEAD_DROPOUT = 0.5
 RESNET_UNITS = (3, 4, 6, 3)
 
@@ -152,7 +152,7 @@ class Panns(nn.Module):
 
 
 def _check(name: str, input_shape: Shape, n_poolings: int) -> int:
-    """Return the number of mel bands of an input; raise UserError if the poolings would leave nothing of it."""
+    """Return the number of mel bands of an input; raise UserError if it is too small for the poolings."""
     smallest = 2**n_poolings
     if min(input_shape[1:]) < smallest:
         raise UserError(f"{name} needs at least {smallest} mel bands and frames (--n-mels, --n-frames)")

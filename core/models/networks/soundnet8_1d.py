@@ -1,6 +1,6 @@
 """SoundNet's eight layers as 1-D convolutions along time, with the frequency bands as channels.
 
-The other reading of "similar to the 8-layer model of SoundNet" (Palanisamy et al. 2020, section III.B): SoundNet
+A second interpretation of "similar to the 8-layer model of SoundNet" (Palanisamy et al. 2020, section III.B): SoundNet
 convolves along time, so each band of each image channel becomes one channel of a sequence. Waveforms are accepted too.
 Widths, strides and head are those of `soundnet8`.
 """
