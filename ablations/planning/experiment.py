@@ -1,6 +1,7 @@
 """An experiment: the runs that a command plans, and the analysis of these runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from core.inference.precision import check_precision, effective_precision
 from core.plan import Conditions, Plan, list_dataset_notes, list_untrained_classes, make_plan
 from core.registry import Lazy
 from core.session import Session
+from core.store.run_store import Store
 from core.system.atomic_files import text_digest
 from core.training.fit_input_transform import count_components
 from core.training.load_inputs import load_plain_inputs, split_rows
@@ -136,6 +138,23 @@ def choose_analysis_folder(experiment: Experiment, session: Session) -> tuple[Pa
     return choose_folder(session.store.output, default, session.execution.folder_name), default
 
 
+@contextmanager
+def _explain_results_in_data(roots: Sequence[Path], store: Store) -> Iterator[None]:
+    """Name ``--results`` in an error about a folder of results that lies in the folder of a data set."""
+    try:
+        yield
+    except UserError as error:
+        results = store.results.absolute()
+        own = [f"{place} " for place in (store.runs.absolute(), store.cache.absolute(), results)]
+        root = next((root for root in roots if results.is_relative_to(root.absolute())), None)
+        if root is None or not any(place in f"{error} " for place in own):
+            raise
+        raise UserError(
+            f"--results {results} lies in --data-root {root}, whose folders are read as classes; give another "
+            "--results and delete the folders of results there"
+        ) from None
+
+
 def plan_conditions(
     call: Call, conditions: Conditions, points: list[dict[str, Any]], session: Session, *, by: str = ""
 ) -> Plan:
@@ -147,19 +166,20 @@ def plan_conditions(
             raise UserError("--download needs --data-root: one folder for each data set")
         for dataset, root in zip(names, settings.data_root, strict=True):
             datasets.download_dataset(dataset, root, session.report)
-    plan = make_plan(
-        call.name,
-        conditions,
-        points,
-        by=by,
-        words=getattr(call.command, "condition_words", {}),
-        preset=read_preset_option(call),
-        roots=settings.data_root,
-        columns=datasets.parse_columns(settings.columns),
-        cache=session.store.cache,
-        finalise=partial(fill_in_run, session=session),
-        progress=session.report,
-    )
+    with _explain_results_in_data(settings.data_root, session.store):
+        plan = make_plan(
+            call.name,
+            conditions,
+            points,
+            by=by,
+            words=getattr(call.command, "condition_words", {}),
+            preset=read_preset_option(call),
+            roots=settings.data_root,
+            columns=datasets.parse_columns(settings.columns),
+            cache=session.store.cache,
+            finalise=partial(fill_in_run, session=session),
+            progress=session.report,
+        )
     if settings.published_as and len(plan.datasets) > 1:
         raise UserError(f"--published-dataset {settings.published_as}: names one data set, not {len(plan.datasets)}")
     for line in [*list_dataset_notes(plan), *list_untrained_classes(plan)]:

@@ -436,3 +436,13 @@ def test_command_names_a_split_of_folders(tmp_path: Path, capsys: pytest.Capture
     where = ["--data", "folder", "--data-root", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
     assert main(["freeze", "--block", "none", *where, *SMALL, "--dry-run"]) == 0
     assert "folder: the folders train and test are the split" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("place", [".", "results"])
+def test_command_results_inside_the_folder_of_classes_are_named(place: str, tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "data", SOUNDS)
+    where = ["--data", "folder", "--data-root", str(root), "--results", str(root / place)]
+    with pytest.raises(
+        UserError, match=f"^--results {root / place} lies in --data-root {root}, whose .* another --results"
+    ):
+        main(["freeze", "--block", "none", *where, *SMALL])
