@@ -11,6 +11,7 @@ from analysis.output.number_format import format_point, format_points
 from analysis.report.read_analyses import Analysis
 
 COMPARISONS_FILE = "comparisons.csv"  # of `analysis.condition_report`
+ENSEMBLE_FILE = "table.csv"  # of `analysis.ensembles`, whose rows have their change from a single network
 MIN_LIMIT = 0.05  # of the axis, as a fraction of 1
 MAX_TICKS = 4  # on each side of zero
 
@@ -55,8 +56,13 @@ def make_forest(analyses: Sequence[Analysis]) -> Forest:
 
 def _read_comparisons(analysis: Analysis) -> list[dict[str, str]]:
     """Return the rows of the table of comparisons whose difference is a number."""
-    sources = [source for item in analysis.tables for source in item.sources if source.name == COMPARISONS_FILE]
+    name = ENSEMBLE_FILE if analysis.ablation == "ensemble" else COMPARISONS_FILE
+    sources = [source for item in analysis.tables for source in item.sources if source.name == name]
     rows = [row for source in sources for row in csv.DictReader(io.StringIO(source.text))]
+    if name == ENSEMBLE_FILE:
+        rows = [
+            row | {"difference": row.get("delta", ""), "condition": f"{row.get('members')} networks"} for row in rows
+        ]
     return [row for row in rows if row.get("condition") and math.isfinite(_number(row, "difference"))]
 
 

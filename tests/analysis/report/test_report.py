@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from report_store import CLASSES, CLIP, HOSTILE, REASON, finish, make_store
 
+from analysis.report.forest import make_forest
 from analysis.report.page import make_page
-from analysis.report.read_analyses import Limits, Reader
+from analysis.report.read_analyses import Analysis, Item, Limits, Reader, Source
 from analysis.report.run_details import make_confusion, make_curve
 from core.config.run import Run
 from core.errors import UserError
@@ -169,6 +170,16 @@ def test_page_shows_every_comparison_in_the_forest_plot(page):
     assert zero["x1"] == "50.0%"
     assert (low, x) == (0.0, pytest.approx(50 - 50 / 3.15, abs=0.1))  # the axis ends at 3 x 1.05 times the change
     assert high == pytest.approx(50 + 50 * 0.5 / 0.63, abs=0.1)
+
+
+def test_forest_plot_has_the_change_by_an_ensemble():
+    table = "condition,members,delta,low,high,folds\nsingle,1,,,,2\nensemble,3,0.04,,,2\n"
+    item = Item("table-1", "Table 1", "", ("table.csv",), sources=[Source("", "CSV", "table.csv", table)])
+    analysis = Analysis("a", "ensemble", "ensemble/x", "", (), backbones=("resnet18",), datasets=("esc50",))
+    analysis.tables.append(item)
+    (row,) = make_forest([analysis]).rows
+    assert (row.label, row.change, row.interval, row.n) == ("Ensemble: 3 networks", "+4.0", "no interval", "2 folds")
+    assert row.setting == "resnet18 on esc50"
 
 
 def test_page_marks_quick_analyses(tmp_path):
