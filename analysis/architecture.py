@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from analysis.output.number_format import format_text
+from analysis.output.number_format import format_integer, format_text
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from core.errors import UserError, first_line
@@ -27,13 +27,13 @@ COLUMNS = (
     Column("layer", "Layer"),
     Column("kind", "Type"),
     Column("output", "Output shape"),
-    Column("parameters", "Parameters", lambda value: f"{value:,}"),
+    Column("parameters", "Parameters", format_integer),
 )
 STAGE_COLUMNS = (
     COLUMNS[1],
     Column("modules", "Modules"),
     *COLUMNS[4:],
-    Column("trainable_parameters", "Trainable", lambda value: f"{value:,}"),
+    Column("trainable_parameters", "Trainable", format_integer),
 )
 WHOLE_NETWORK = "base"  # condition of the unchanged network in published tables
 

@@ -152,11 +152,10 @@ def write_condition_report(
         parts = [f"{make_caption(plan)}: accuracy on the test fold by condition", error_bars, "dashed line: reference"]
         results.write_figure(
             "figure",
-            frame.drop(columns="run_ids"),
-            lambda ax: by_condition.draw_accuracy_by_condition(
-                labelled, ax, xlabel=title, reference=reference, series=label_column
-            ),
+            labelled.drop(columns="run_ids"),
+            by_condition.draw_accuracy_by_condition,
             caption="; ".join(filter(None, parts)) + ".",
+            options={"xlabel": title, "reference": reference, "series": label_column},
         )
     write_details(results, frame, title=title)
     if not comparisons.empty:

@@ -254,8 +254,9 @@ def _write_members_curve(
     results.write_figure(
         "figure",
         curve,
-        lambda ax: by_condition.draw_ensemble_curve(curve, ax, series=series),
+        by_condition.draw_ensemble_curve,
         caption=f"{caption}: {CURVE_CAPTION}",
+        options={"series": series},
     )
 
 

@@ -13,6 +13,7 @@ COMMANDS = Registry(
         "network": "commands.network.options:Network",
         "samples": "commands.samples.options:Samples",
         "runs": "commands.runs.options:Runs",
+        "figures": "commands.figures.options:Figures",
         "predict": "commands.predict.options:Predict",
         "report": "commands.report.options:Report",
     },
@@ -20,7 +21,7 @@ COMMANDS = Registry(
 OTHER_GROUPS = {  # commands by heading in the overview of ``--help``; all other commands are ablations
     "Studies and search": ("study", "tune"),
     "Inspect": ("data", "network", "samples"),
-    "Use finished runs": ("runs", "predict", "report"),
+    "Use finished runs": ("runs", "figures", "predict", "report"),
 }
 
 

@@ -74,6 +74,8 @@ def conclude(
 ) -> int:
     """Write ``analysis.json``, print the results and their folder, and return 1 if a run failed, otherwise 0."""
     results.write_description(command)
+    for line in results.list_unused_styles():
+        console.print(f"note: {line}", markup=False, soft_wrap=True)
     show_tables(results, console)
     console.print(f"Runs: {executed.trained} trained, {executed.found} found in the store, {executed.failed} failed.")
     show_times(results, console, new=executed.new)

@@ -16,6 +16,7 @@ from core.registry import Lazy
 
 MAX_POINTS = 100_000  # combinations of the values of one command line; planning them takes about a minute
 check_curves = Lazy("analysis.plots.learning_curves:check_curves")
+check_style = Lazy("analysis.output.rendering:check_style")  # imports matplotlib
 check_metrics = Lazy("analysis.metrics.registry:check_requested_metrics")  # imports pandas, which --help does not need
 
 
@@ -99,6 +100,8 @@ def read_execution_options(call: Call) -> ExecutionOptions:
     if problems := list_problems(options):
         raise UserError("; ".join(problems))
     check_metrics(options.metric)
+    if options.style:
+        check_style(options.style)
     if "curves" in parts["execution"]:  # the check imports matplotlib
         check_curves(options.curves)
     return options

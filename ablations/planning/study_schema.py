@@ -23,9 +23,10 @@ import msgspec
 
 import ablations
 from ablations.planning.presets import Preset, read_preset
-from core.errors import UserError, closest_name, unknown_name_error
+from core.errors import UserError, unknown_name_error
 from core.registry import Lazy, Registry
 from core.system.atomic_files import read_regular_file
+from core.system.toml_tables import convert_table
 
 DEFAULT_STUDY = "rethinking-cnn"  # its preset is also called "paper"
 OPTIONS_KEY = "options"  # key of an experiment's options that apply at every scale
@@ -201,14 +202,14 @@ def _read_file(name: str) -> tuple[StudyFile, str]:
         raise UserError(f"{where}: {error}") from None
     except OSError as error:
         raise UserError(f"{where} cannot be read ({error.strerror})") from None
-    return _convert(content, StudyFile, where), where
+    return convert_table(content, StudyFile, where), where
 
 
 def _read_experiment(table: Mapping[str, Any], scales: Iterable[str], where: str) -> tuple[str, str]:
     """Return item and command of an ``[[experiments]]`` table; its other keys are options by scale."""
     fields: list[Any] = [("item", Text), ("command", Text)]
     fields += [(key, dict[str, Any], {}) for key in (OPTIONS_KEY, *scales)]
-    experiment = _convert(table, msgspec.defstruct("Experiment", fields, forbid_unknown_fields=True), where)
+    experiment = convert_table(table, msgspec.defstruct("Experiment", fields, forbid_unknown_fields=True), where)
     return experiment.item, experiment.command
 
 
@@ -216,7 +217,7 @@ def _read_options(table: Mapping[str, Any], where: str) -> dict[str, list[str]]:
     """Return options as words of a command line, by flag."""
     options: dict[str, list[str]] = {}
     for flag, content in table.items():
-        value: Value = _convert(content, Value, f"{where}: {flag}")
+        value: Value = convert_table(content, Value, f"{where}: {flag}")
         if isinstance(value, bool):
             options[flag if value else f"no-{flag}"] = []
             continue
@@ -238,7 +239,7 @@ def _read_figures(file: StudyFile, items: Iterable[str], where: str) -> dict[str
 
 def _read_figure(table: Mapping[str, Any], where: str) -> FigureSpec:
     """Read and check one table of ``[figures]``."""
-    figure: FigureSpec = _convert(table, FigureSpec, where)
+    figure: FigureSpec = convert_table(table, FigureSpec, where)
     if figure.figure not in FIGURES:
         raise unknown_name_error(f"figure in {where}:", figure.figure, FIGURES)
     if figure.metric and figure.figure not in METRIC_CHECKS:
@@ -265,21 +266,3 @@ def _check_folder_names(items: Sequence[str], where: str) -> None:
         if folder in folders:
             raise UserError(f"{where}: rename one of the items '{folders[folder]}' and '{item}': same folder {folder}")
         folders[folder] = item
-
-
-def _convert(content: Any, kind: Any, where: str) -> Any:
-    """Convert TOML content to a type; the error names the file, the key, and the expected type or the nearest key."""
-    try:
-        return msgspec.convert(content, kind)
-    except msgspec.ValidationError as error:
-        reason, _, path = str(error).partition(" - at `$")
-        key = path.strip(".`")
-        if match := re.search("unknown field `(.*)`", reason):
-            known = [field.encode_name for field in msgspec.structs.fields(kind)]
-            close = closest_name(match[1], known)
-            hint = f"did you mean '{close}'?" if close else f"use {', '.join(known)}"
-            raise UserError(f"{where}: unknown key '{match[1]}': {hint}") from None
-        if match := re.search("missing required field `(.*)`", reason):
-            raise UserError(f"{where}: add the key '{match[1]}'") from None
-        reason = reason.replace("Expected", "give").replace("`object`", "a table").replace("`array`", "a list")
-        raise UserError(f"{where}{f': {key}' * bool(key)}: {reason}") from None

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis.attribution import AttributionMaps
 from analysis.attribution.map_figures import attribution_unit, make_heading
 from analysis.output.image_view import ImageAxes
-from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, escape_mathtext, with_style
+from analysis.output.style import COLUMN_WIDTH, PAGE_WIDTH, escape_mathtext, pick_colour, scale_font, with_style
 
 MAX_FEATURES = 15  # in the figure of one clip
 MAX_FEATURES_PER_PANEL = 5  # in the figure of several clips
@@ -43,7 +43,7 @@ def make_clip_figure(
     ax = figure.subplots()
     _draw_bars(ax, maps, clip, image_axes, MAX_FEATURES)
     ax.set_xlabel(f"Attribution ({attribution_unit(maps, image_axes)})")
-    figure.suptitle(make_heading(maps, clip, label, class_names).replace("; ", "\n"), fontsize=6)
+    figure.suptitle(make_heading(maps, clip, label, class_names).replace("; ", "\n"), fontsize=scale_font(6))
     return figure
 
 
@@ -62,9 +62,11 @@ def make_paper_figure(
         ax.tick_params(labelbottom=k + 2 >= len(clips))  # the last panel of each column
         true, predicted = names[labels[clip]], names[int(maps.logits[clip].argmax())]
         ax.set_title(
-            escape_mathtext(true if true == predicted else f"{true}, predicted {predicted}"), fontsize=7, loc="left"
+            escape_mathtext(true if true == predicted else f"{true}, predicted {predicted}"),
+            fontsize=scale_font(7),
+            loc="left",
         )
-    figure.supxlabel(f"Attribution ({attribution_unit(maps, image_axes)})", fontsize=8)
+    figure.supxlabel(f"Attribution ({attribution_unit(maps, image_axes)})", fontsize=scale_font(8))
     return figure
 
 
@@ -72,11 +74,13 @@ def _draw_bars(ax: Axes, maps: AttributionMaps, clip: int, image_axes: ImageAxes
     """Draw the `count` features of a clip with the largest absolute attribution, in descending order."""
     attribution, values = maps.channel_sum[clip].ravel(), maps.inputs[clip].ravel()
     strongest = np.argsort(-np.abs(attribution), kind="stable")[:count]
-    ax.barh(range(len(strongest)), attribution[strongest], color=[COLOURS[int(attribution[k] < 0)] for k in strongest])
+    ax.barh(
+        range(len(strongest)), attribution[strongest], color=[pick_colour(int(attribution[k] < 0)) for k in strongest]
+    )
     ax.set_yticks(
         range(len(strongest)),
         [escape_mathtext(f"{image_axes.across.names[k]} = {values[k]:.3g}") for k in strongest],
-        fontsize=6,
+        fontsize=scale_font(6),
     )
     ax.axvline(0, color="black", linewidth=0.6)
     ax.invert_yaxis()

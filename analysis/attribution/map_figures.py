@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from analysis.attribution import AttributionMaps
 from analysis.output.image_view import ImageAxes, draw_image, spread_ticks, tick_positions
-from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, escape_mathtext, with_style
+from analysis.output.style import COLUMN_WIDTH, PAGE_WIDTH, escape_mathtext, pick_colour, scale_font, with_style
 
 COLOUR_PERCENTILE = 99.5  # upper end of the colour range of attributions
 FEATURE_FONT_SIZE = 5  # points
@@ -92,7 +92,7 @@ def make_clip_figure(
         _add_colour_bar(figure, artist, axes[:, j], column.unit, **options)
     for ax, name in zip(axes[:, 0], ("all channels", *image_axes.channels), strict=True):
         ax.set_ylabel(f"{name}\n{image_axes.down.label}".strip())
-    figure.suptitle(make_heading(maps, clip, label, class_names), fontsize=8)
+    figure.suptitle(make_heading(maps, clip, label, class_names), fontsize=scale_font(8))
     return figure
 
 
@@ -128,8 +128,10 @@ def make_paper_figure(
         absolute = np.abs(maps.attributions[clip]).sum(axis=0)
         attributions = draw_image(absolute, image_axes, right, cmap="inferno", low=0.0, high=top, labelled=x)
         true, predicted = names[labels[clip]], names[int(maps.logits[clip].argmax())]
-        left.set_title(escape_mathtext(true), fontsize=7, loc="left")
-        right.set_title("" if predicted == true else escape_mathtext(f"predicted {predicted}"), fontsize=7, loc="left")
+        left.set_title(escape_mathtext(true), fontsize=scale_font(7), loc="left")
+        right.set_title(
+            "" if predicted == true else escape_mathtext(f"predicted {predicted}"), fontsize=scale_font(7), loc="left"
+        )
     _add_colour_bar(figure, inputs, rows[:, 0], image_axes.unit, location="bottom")
     label = f"|{maps.method}| ({attribution_unit(maps, image_axes)})"
     _add_colour_bar(figure, attributions, rows[:, 1], label, location="bottom", extend="max")
@@ -163,11 +165,13 @@ def make_comparison_figure(
     for k, (clip, image, (left, *others)) in enumerate(zip(clips, images, rows, strict=True)):
         x = "x" if k == len(clips) - 1 else ""
         inputs = draw_image(image, image_axes, left, labelled=f"{x}y", **input_colours)
-        left.set_title(escape_mathtext(names[labels[clip]]), fontsize=6)
+        left.set_title(escape_mathtext(names[labels[clip]]), fontsize=scale_font(6))
         for ax, top, (condition, maps) in zip(others, tops, compared.items(), strict=True):
             draw_image(maps.channel_sum[clip], image_axes, ax, cmap="RdBu_r", low=-top, high=top, labelled=x)
             prediction = maps.describe_class(clip, int(maps.logits[clip].argmax()), names)
-            ax.set_title(escape_mathtext(f"{condition}\n{prediction}" if k == 0 else prediction), fontsize=6)
+            ax.set_title(
+                escape_mathtext(f"{condition}\n{prediction}" if k == 0 else prediction), fontsize=scale_font(6)
+            )
     _add_colour_bar(figure, inputs, rows[:, 0], image_axes.unit, location="bottom")
     for column in rows.T[1:]:
         unit = attribution_unit(first, image_axes)
@@ -182,16 +186,16 @@ def make_curves_figure(frame: pd.DataFrame, title: str) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     directions = ("lower is better", "higher is better")
     for ax, curve, better in zip(panels, ("deletion", "insertion"), directions, strict=True):
-        for colour, (order, name) in zip(COLOURS, ORDER_LABELS.items(), strict=False):
+        for n, (order, name) in enumerate(ORDER_LABELS.items()):
             part = frame[(frame["curve"] == curve) & (frame["order"] == order)]
             x = 100 * part["fraction"]
-            ax.plot(x, part["softmax"], color=colour, label=name)
-            ax.fill_between(x, part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
+            ax.plot(x, part["softmax"], color=pick_colour(n), label=name)
+            ax.fill_between(x, part["low"], part["high"], color=pick_colour(n), alpha=0.15, linewidth=0)
         action = "replaced by the baseline" if curve == "deletion" else "shown"
         ax.set(xlabel=f"Image {action} (%)", title=f"{curve.capitalize()}: {better}", ylim=(0, 1.02))
     panels[0].set_ylabel("Softmax output of the target")
     panels[0].legend(loc="upper right")
-    figure.suptitle(escape_mathtext(title), fontsize=8)
+    figure.suptitle(escape_mathtext(title), fontsize=scale_font(8))
     return figure
 
 
@@ -221,7 +225,7 @@ def make_profiles_figure(profiles: pd.DataFrame, image_axes: ImageAxes) -> Figur
             ax.set_xticks(tick_positions(axis, ticks) + 0.5, [f"{tick:g}" for tick in ticks])
         if axis.names:
             features = [escape_mathtext(name) for name in axis.names]
-            ax.set_xticks(np.arange(len(features)) + 0.5, features, rotation=90, fontsize=FEATURE_FONT_SIZE)
+            ax.set_xticks(np.arange(len(features)) + 0.5, features, rotation=90, fontsize=scale_font(FEATURE_FONT_SIZE))
         else:
             ax.set(xlabel=axis.label)
         ax.spines[:].set_visible(False)

@@ -14,6 +14,7 @@ from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output.display_names import backbone_title, dataset_title
 from analysis.output.number_format import format_count, format_number, format_p_value, format_percent, format_text
 from analysis.output.output_folder import OutputFolder
+from analysis.output.paper_style import use_style
 from analysis.output.tables import MISSING, Column, FullTable
 from analysis.output.writers import to_file_name
 from analysis.statistics.sentences import describe_maps
@@ -130,6 +131,10 @@ class _Writer:
 
     def write(self) -> pd.DataFrame:
         """Write all files and return the rows of the table of maps."""
+        with use_style(self.results.paper):
+            return self._write()
+
+    def _write(self) -> pd.DataFrame:
         attributions = []
         for result in self.pipeline.attribute_all():
             attributions.append(result)

@@ -57,6 +57,16 @@ def format_count(value: float) -> str:
     return _typeset_minus(f"{value:.0f}")
 
 
+def format_integer(value: int) -> str:
+    """Return an integer with commas between thousands: 3371234 becomes 3,371,234."""
+    return f"{value:,}"
+
+
+def format_flag(value: bool) -> str:
+    """Return "yes" for True and "" for False."""
+    return "yes" if value else ""
+
+
 def format_average(value: float) -> str:
     """Return a mean of integers with one decimal, or none if the mean is an integer."""
     return format_count(value) if float(value).is_integer() else format_number(value, digits=1)
@@ -103,10 +113,10 @@ def format_metric(value: float, metric: str) -> str:
     metric
         Name of the metric, as in `analysis.published.numbers`. Unknown names get four significant digits.
     """
-    name = re.sub("(_best_epoch)?(_low|_high)?$", "", metric)
+    name = _base_name(metric)
     if name.startswith("delta"):
         return format_points(value)
-    if name.endswith(("accuracy", "precision", "recall", "f1", "score")):
+    if is_percentage(metric):
         return format_percent(value)
     if name.endswith(("seconds", "time_to_converge")):
         return format_seconds(value)
@@ -117,6 +127,21 @@ def format_metric(value: float, metric: str) -> str:
     if name.endswith(("clips", "epochs", "epoch")):
         return f"{value:,.0f}" if value >= 1000 else format_average(value)
     return _typeset_minus(f"{value:.4g}")
+
+
+def is_percentage(metric: str) -> bool:
+    """Return whether the name of a metric implies a fraction, which is shown in percent."""
+    return _base_name(metric).endswith(("accuracy", "precision", "recall", "f1", "score"))
+
+
+def _base_name(metric: str) -> str:
+    """Return the name of a metric without the epoch and the bound."""
+    return re.sub("(_best_epoch|_validation_epoch)?(_low|_high)?$", "", metric)
+
+
+def format_option(value: Any) -> str:
+    """Return the value of an option as text for tables and command lines."""
+    return f"{value:g}" if isinstance(value, float) else format_text(value)
 
 
 def metric_title(metric: str) -> str:

@@ -3,23 +3,25 @@
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
 from analysis.output import style, tables
 from analysis.output.number_format import to_csv
+from analysis.output.paper_style import PaperStyle, load_style
 from analysis.output.provenance import provenance_notes
+from analysis.output.rendering import REDRAW, FigureItem, Item, TableItem, mark_text, write_in_style
 from analysis.output.results_index import write_index
 from analysis.output.tables import Column, FullTable
 from analysis.output.writers import write_formats
-from core.errors import escape_controls
+from core.errors import UserError, escape_controls
 from core.plan import Plan
 from core.session import Session
 
@@ -48,6 +50,8 @@ class OutputFolder:
         Tables and lines for the terminal, in order.
     items
         Descriptions of tables, figures and maps for `write_description`.
+    redraw
+        What is needed to write the tables and figures again (`analysis.output.rendering`).
     sentences
         The result in sentences, one for each condition.
     published_as
@@ -62,6 +66,7 @@ class OutputFolder:
     files: list[Path] = field(default_factory=list)
     console_output: list[RenderableType] = field(default_factory=list)
     items: list[dict[str, Any]] = field(default_factory=list)
+    redraw: list[dict[str, Any]] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     published_as: str = ""
     analysis: str = ""
@@ -91,28 +96,29 @@ class OutputFolder:
         footnotes = [*quick, *footnotes, *provenance]
         if full:
             full = FullTable(full.columns, [*quick, *full.footnotes, *provenance])
-        files = tables.write_table(
-            frame,
-            self.folder / name,
-            columns=columns,
-            caption=caption,
-            label=self.make_label("tab", name),
-            footnotes=footnotes,
-            groups=groups,
-            full=full,
-        )
+        label = self.make_label("tab", name)
+        item = TableItem(name, frame, columns, caption, label, footnotes, groups, full, self._quick_mark)
+        shown, files = self._write(item)
+        assert isinstance(shown, TableItem)
         if numbers is not None:
             files += write_formats(self.folder / f"{name}-numbers", {".csv": to_csv(numbers).encode()})
-        header, rows = tables.format_cells(frame, columns, groups=groups)
-        plain = {"header": header, "rows": [[dataclasses.asdict(cell) for cell in row] for row in rows]}
-        self.add_item("table", name, caption, files, footnotes=footnotes, cells=plain)
+        self.add_item("table", name, files=files, **shown.describe())
         if show:
-            self.console_output += [tables.make_console_table(frame, columns, title=caption, groups=groups), *footnotes]
+            table = tables.make_console_table(shown.frame, shown.columns, title=shown.caption, groups=groups)
+            self.console_output += [table, *shown.footnotes]
 
     def write_figure(
-        self, name: str, data: pd.DataFrame, draw: Callable[[Axes], Any], *, caption: str, **size: float
+        self,
+        name: str,
+        data: pd.DataFrame,
+        draw: Callable[..., Any],
+        *,
+        caption: str,
+        options: Mapping[str, Any] | None = None,
+        panels: str = "",
+        **size: float,
     ) -> None:
-        """Draw a figure and write it as PNG, PDF and SVG, and its data as CSV.
+        """Draw a figure and write it as PNG, PDF, SVG and LaTeX, and its data as CSV.
 
         Parameters
         ----------
@@ -121,30 +127,64 @@ class OutputFolder:
         data
             The numbers shown in the figure.
         draw
-            Function that draws on given axes.
+            Function of a module that draws: ``draw(data, ax, **options)``.
         caption
             Description of the figure; the report page uses it as alternative text as well.
+        options
+            Keyword arguments of `draw`; JSON values.
+        panels
+            Column of `data` with the names of the panels, or "" for a single panel.
         size
             ``width`` and ``height`` in inches, as for `style.new_figure`.
         """
-        figure, ax = style.new_figure(**size)
-        draw(ax)
-        self.add_item("figure", name, caption, self.save_figure(figure, self.folder / name, data))
+        label = self.make_label("fig", name)
+        item = FigureItem(
+            name,
+            data,
+            draw,
+            options or {},
+            self._mark(caption),
+            label,
+            panels,
+            {**style.DEFAULT_SIZE, **size},
+            self._quick_mark,
+        )
+        shown, files = self._write(item)
+        self.add_item("figure", name, shown.caption, files)
+
+    def _write(self, item: Item) -> tuple[Item, list[Path]]:
+        """Write an item in the style of ``--style``, and keep it for the command ``figures`` if it can be described."""
+        with suppress(ValueError):  # a format or drawing function without a name, such as a lambda
+            self.redraw.append(item.to_json())
+        return write_in_style(item, self.folder, self.paper)
+
+    @property
+    def paper(self) -> PaperStyle:
+        """The style of ``--style``."""
+        return load_style(self.session.execution.style)
+
+    def list_unused_styles(self) -> list[str]:
+        """Return a message about a table or figure of ``--style`` that this folder does not have."""
+        names = {kind: [item["name"] for item in self.redraw if item["kind"] == kind] for kind in ("table", "figure")}
+        try:
+            self.paper.check_items(names["table"], names["figure"])
+        except UserError as error:
+            return [str(error)]
+        return []
 
     def save_figure(
         self, figure: Figure, path: Path, data: pd.DataFrame | None = None, *, dpi: int = style.DPI
     ) -> list[Path]:
         """Write a figure (`style.save_figure`); the figure says so if runs have quick settings."""
-        return style.save_figure(
-            figure, path, data, dpi=dpi, note=QUICK_MARK.capitalize() if self.plan.is_quick else ""
-        )
+        return style.save_figure(figure, path, data, dpi=dpi, note=self._quick_mark.capitalize())
+
+    @property
+    def _quick_mark(self) -> str:
+        return QUICK_MARK if self.plan.is_quick else ""
 
     def _mark(self, text: str) -> str:
         """Return a caption or a sentence; it ends with a mark if runs have quick settings."""
-        mark = f" ({QUICK_MARK})"
-        if not self.plan.is_quick or text.rstrip(".").endswith(mark):
-            return text
-        return f"{text[:-1]}{mark}." if text.endswith(".") else text + mark
+        return mark_text(text, self._quick_mark)
 
     def subfolder(self, plan: Plan, name: str) -> "OutputFolder":
         """Return the output folder of another plan inside this one, such as an experiment of a study."""
@@ -157,6 +197,7 @@ class OutputFolder:
             files=[],
             console_output=[],
             items=[],
+            redraw=[],
             sentences=[],
         )
 
@@ -179,7 +220,8 @@ class OutputFolder:
         """Write ``analysis.json`` and, if there are sentences, ``summary.md``.
 
         ``analysis.json`` has the command, the run ids, the sentences, and a description of every file in the folder.
-        The index of all results (`analysis.output.results_index`) is updated.
+        ``redraw.json`` has what the command ``figures`` needs. The index of all results
+        (`analysis.output.results_index`) is updated.
         """
         self.sentences = [self._mark(sentence) for sentence in self.sentences]
         if self.sentences:
@@ -195,6 +237,7 @@ class OutputFolder:
             values["quick"] = True
         if self.published_as:
             values["published_as"] = self.published_as
+        write_formats(self.folder / REDRAW.removesuffix(".json"), {".json": json.dumps(self.redraw).encode()})
         if self.analysis:
             values["analysis"] = self.analysis
         write_formats(self.folder / "analysis", {".json": json.dumps(values, indent=1).encode()})

@@ -1,11 +1,17 @@
-"""Style of all figures: width of a paper column, colour-blind safe colours, PNG and vector PDF."""
+"""Style of all figures: width of a paper column, colour-blind safe colours, PNG and vector PDF.
 
+``--style`` changes it (`analysis.output.paper_style`).
+"""
+
+import functools
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
@@ -15,22 +21,19 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.output.fonts import add_fonts, without_glyph_warnings
 from analysis.output.number_format import to_csv
+from analysis.output.paper_style import active_style
 from analysis.output.writers import write_formats
+from core.errors import unknown_name_error
 
 COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.16  # inches: one column, and both columns of a two-column paper
+DEFAULT_SIZE = {"width": COLUMN_WIDTH, "height": 2.5}  # inches
 DPI = 300  # of the PNG files
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^vPX"
 STYLES = ("-", "--", "-.")  # of lines of the same colour
 GREY = "#767676"
+FONT_SIZE = 8.0  # points, of axis labels
 RC_PARAMS: Any = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.title_fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 1.6,
     "axes.linewidth": 0.6,
@@ -57,11 +60,57 @@ svg { fill: #e8eaed; }
 [style*="stroke: #0072b2"] { stroke: #56a9e0 !important; }
 }
 """
-with_style = mpl.rc_context(RC_PARAMS)  # decorator: the style applies inside the function only
+FONT_SIZES = {  # points, with the default font size
+    **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 8.0),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize", "legend.title_fontsize"), 7.0),
+}
+GENERIC_FONTS = ("serif", "sans-serif", "monospace")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def scale_font(points: float) -> float:
+    """Return a font size that is `points` with the default style, scaled to the style in use."""
+    return points * (active_style().font_size or FONT_SIZE) / FONT_SIZE
+
+
+def pick_colour(k: int) -> str:
+    """Return the colour of the k-th line or bar; after the last colour they begin again."""
+    colours = active_style().colours or COLOURS
+    return colours[k % len(colours)]
+
+
+def pick_line_style(k: int) -> str:
+    """Return the style of the k-th line, which differs for lines of the same colour."""
+    return STYLES[k // len(active_style().colours or COLOURS) % len(STYLES)]
+
+
+def rc_params() -> Any:
+    """Return the matplotlib settings of the style in use."""
+    family = {"font.family": active_style().font} if active_style().font else {}
+    return {**RC_PARAMS, **{name: scale_font(size) for name, size in FONT_SIZES.items()}, **family}
+
+
+def with_style(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function that draws: the style applies inside the function only."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        with mpl.rc_context(rc_params()):
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def check_font(family: str) -> None:
+    """Raise `UserError` if no font of this family is installed."""
+    known = [*GENERIC_FONTS, *sorted(set(font_manager.get_font_names()))]
+    if family and family not in known:
+        raise unknown_name_error("font in --style:", family, known)
 
 
 @with_style
-def new_figure(*, height: float = 2.5, width: float = COLUMN_WIDTH) -> tuple[Figure, Axes]:
+def new_figure(*, height: float = DEFAULT_SIZE["height"], width: float = COLUMN_WIDTH) -> tuple[Figure, Axes]:
     """Return a figure of `width` by `height` inches with a single panel, and the axes of the panel."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
@@ -78,14 +127,30 @@ def split_into_panels(ax: Axes, rows: int, columns: int) -> list[list[Axes]]:
 
 
 @with_style
+def add_panel_letters(figure: Figure) -> None:
+    """Write (a), (b) and so on above the panels of a figure, if the style asks for it and there are several."""
+    panels = [ax for ax in figure.axes if ax.axison and ax.get_subplotspec() is not None]
+    if not active_style().panel_letters or len(panels) < 2:
+        return
+    for k, ax in enumerate(panels):
+        place: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "bottom"}
+        ax.annotate(f"({chr(ord('a') + k % 26)})", (0, 1), (-4, 3), fontweight="bold", **place)
+
+
+@with_style
 def add_legend_above(ax: Axes, *, title: str = "") -> None:
     """Add one legend for the lines of a panel, above all panels of its figure."""
     figure = ax.get_figure(root=True)
     handles, labels = ax.get_legend_handles_labels()
     if figure is not None and len(labels) > 1:
-        width = 17 * figure.get_figwidth()  # 7 pt characters per line; a legend handle is as wide as four
+        width = count_characters(figure.get_figwidth())  # a handle takes four
         columns = max(1, min(len(labels), int(width / (4 + max(map(len, labels))))))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, title=title, alignment="left")
+
+
+def count_characters(width: float) -> float:
+    """Return the number of characters of a legend or of ticks that fit into `width` inches."""
+    return 17 * 7 / scale_font(7) * width
 
 
 def escape_mathtext(value: str) -> str:

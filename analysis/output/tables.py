@@ -103,6 +103,7 @@ def write_table(
     footnotes: Sequence[str] = (),
     groups: Sequence[str] = (),
     full: "FullTable | None" = None,
+    csv: bool = True,
 ) -> list[Path]:
     """Write a table as CSV, Markdown and LaTeX, and the full table as Markdown and LaTeX.
 
@@ -123,6 +124,8 @@ def write_table(
         a rule separates the groups.
     full
         Columns and footnotes of the full table, which is written to ``<path>-full``; None: there is none.
+    csv
+        Whether to write the CSV file.
 
     Returns
     -------
@@ -137,7 +140,7 @@ def write_table(
         If the frame lacks a column, or `label` is not valid in LaTeX.
     """
     contents = {
-        ".csv": to_csv(frame),
+        **({".csv": to_csv(frame)} if csv else {}),
         ".md": _markdown(frame, columns, caption, footnotes, groups),
         ".tex": to_latex(frame, columns=columns, caption=caption, label=label, footnotes=footnotes, groups=groups),
     }
@@ -248,7 +251,7 @@ def to_latex(
         f"  \\caption{{{escape_latex(caption)}}}",
         f"  \\label{{{label}}}",
         *body,
-        *(f"  \\par\\smallskip{{\\footnotesize {escape_latex(note)}\\par}}" for note in footnotes),
+        *(f"  \\par\\smallskip{{\\footnotesize\\raggedright {escape_latex(note)}\\par}}" for note in footnotes),
         f"\\end{{{environment}}}",
     ]
     return "\n".join(lines) + "\n"

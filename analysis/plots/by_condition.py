@@ -26,7 +26,8 @@ from matplotlib.container import Container
 from analysis.metrics.chance import name_chance
 from analysis.metrics.registry import METRICS
 from analysis.metrics.shared_runs import SINGLE_RUN, describe_spread
-from analysis.output.style import COLOURS, GREY, MARKERS, STYLES, with_style
+from analysis.output.paper_style import active_style
+from analysis.output.style import GREY, MARKERS, count_characters, pick_colour, pick_line_style, scale_font, with_style
 from analysis.plots.axis_limits import limit_accuracy_axis, limit_count_axis
 
 MAX_LABEL_LENGTH = 38  # characters of 8 pt that fit along an axis
@@ -57,13 +58,15 @@ def draw_accuracy_by_condition(
         Column with the name of the line, such as the backbone.
     """
     conditions, are_depths = _sort_by_depth(frame["condition"].unique())
+    if set(conditions) & set(active_style().order):
+        conditions = active_style().sort_names(conditions)
     missing = frame[frame["accuracy"].isna()]
     lines = _split_series(frame, series)
     for k, (name, part) in enumerate(lines):
         part = part.set_index("condition").reindex([c for c in conditions if c in set(part["condition"])])
         place = np.array([conditions.index(condition) for condition in part.index])
         x = place + 0.07 * (k - (len(lines) - 1) / 2)  # shifted so that error bars do not overlap
-        colour, y = COLOURS[k % len(COLOURS)], 100 * part["accuracy"].to_numpy()
+        colour, y = pick_colour(k), 100 * part["accuracy"].to_numpy()
         marker, single = MARKERS[k % len(MARKERS)], is_single_run(part)
         is_line = are_depths and len(part) >= MIN_POINTS_OF_LINE and not single.any()
         style: dict[str, Any] = {"color": colour, "linestyle": "-" if is_line else "", "marker": marker, "label": name}
@@ -72,7 +75,7 @@ def draw_accuracy_by_condition(
         ax.errorbar(x, y, yerr=_error_lengths(part, "accuracy"), **style, zorder=3)
         ax.plot(x[single], y[single], linestyle="", **_hollow_marker(colour, marker), zorder=4, clip_on=False)
         if reference in part.index:
-            label = f"reference ({reference})" if len(lines) == 1 else None
+            label = f"reference ({active_style().rename(str(reference))})" if len(lines) == 1 else None
             height = float(y[part.index == reference][0])
             ax.axhline(height, color=colour, linestyle="--", linewidth=0.8, label=label, zorder=1)
     if len(missing):
@@ -84,7 +87,7 @@ def draw_accuracy_by_condition(
     _draw_chance(ax, frame, "accuracy")
     ax.set_xlim(-0.4, len(conditions) - 0.6)
     _name_ticks(ax, [_shorten_stage(condition) for condition in conditions])
-    ax.set(xlabel=xlabel, ylabel=_axis_label(frame, "accuracy"))
+    ax.set(xlabel=active_style().rename(xlabel), ylabel=_axis_label(frame, "accuracy"))
     return _add_legend(ax)
 
 
@@ -112,7 +115,7 @@ def draw_similarity_by_layer(
     many = len(layers) > 12
     for k, (name, part) in enumerate(_split_series(frame, series)):
         x = [layers.index(layer) for layer in part["layer"]]
-        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        colour, marker = pick_colour(k), MARKERS[k % len(MARKERS)]
         ax.plot(x, part["similarity"], color=colour, marker="" if many else marker, label=name, zorder=3)
         if "few_datapoints" in part and part["few_datapoints"].any():
             y = part["similarity"].where(part["few_datapoints"].astype(bool))
@@ -155,7 +158,7 @@ def draw_grouped_bars(
     groups, members = list(frame[x].unique()), list(_split_series(frame, series))
     width = (0.8 if series else 0.6) / len(members)
     for k, (name, part) in enumerate(members):
-        colour, single = COLOURS[k % len(COLOURS)], is_single_run(part)
+        colour, single = pick_colour(k), is_single_run(part)
         at = np.array([groups.index(group) for group in part[x]]) + (k - (len(members) - 1) / 2) * width
         height = scale * part[metric].to_numpy()
         bars: dict[str, Any] = {"width": 0.92 * width, "edgecolor": colour, "linewidth": 0.9, "label": name}
@@ -164,10 +167,14 @@ def draw_grouped_bars(
         ax.bar(at, height, yerr=_error_lengths(part, metric), error_kw={"elinewidth": 0.8}, **bars)
         for position in at[np.isnan(height)]:
             place: Any = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
-            ax.text(position, 0.01, "no result", color=GREY, rotation=90, fontsize=6, **place)
+            ax.text(position, 0.01, "no result", color=GREY, rotation=90, fontsize=scale_font(6), **place)
     _add_single_run_label(ax, is_single_run(frame), marker="s")
-    _name_ticks(ax, [str(group) for group in groups])
-    ax.set(xlabel=xlabel, ylabel=_axis_label(frame, metric), ylim=(0, 100 if METRICS[metric].is_fraction else None))
+    _name_ticks(ax, [active_style().rename(str(group)) for group in groups])
+    ax.set(
+        xlabel=active_style().rename(xlabel),
+        ylabel=_axis_label(frame, metric),
+        ylim=(0, 100 if METRICS[metric].is_fraction else None),
+    )
     _draw_chance(ax, frame, metric)
     return _add_legend(ax)
 
@@ -188,7 +195,7 @@ def draw_ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = N
     """
     for k, (name, part) in enumerate(_split_series(frame, series)):
         part = part.sort_values("members")
-        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        colour, marker = pick_colour(k), MARKERS[k % len(MARKERS)]
         ax.plot(part["members"], 100 * part["accuracy"], color=colour, marker=marker, label=name or "mean of subsets")
         low, high = 100 * part["accuracy_min"], 100 * part["accuracy_max"]
         ax.fill_between(part["members"], low, high, color=colour, alpha=0.2, linewidth=0, label="range of subsets")
@@ -218,7 +225,7 @@ def draw_learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: 
     for k, (name, part) in enumerate(_split_series(frame, series)):
         part = part.sort_values("epoch")
         x, y = part["epoch"].to_numpy(), scale * part["mean"].to_numpy()
-        colour, style = COLOURS[k % len(COLOURS)], STYLES[k // len(COLOURS) % len(STYLES)]
+        colour, style = pick_colour(k), pick_line_style(k)
         complete = part["ended"].to_numpy() == 0 if "ended" in part else np.ones(len(x), bool)
         solid = max(1, int(complete.sum()))  # number of epochs that all runs have
         marker = "o" if solid == 1 else ""  # a line of one point is invisible
@@ -270,7 +277,7 @@ def _split_series(frame: pd.DataFrame, column: str | None) -> list[tuple[str | N
     """Return name and rows of each line of a figure; one line without name if there is no column of names."""
     if column is None:
         return [(None, frame)]
-    return [(str(name), part) for name, part in frame.groupby(column, sort=False)]
+    return [(active_style().rename(str(name)), part) for name, part in frame.groupby(column, sort=False)]
 
 
 def describe_error_bars(frame: pd.DataFrame, metric: str, *, point: str | None = None) -> str:
@@ -337,7 +344,8 @@ def _depth(condition: str) -> float | None:
 
 
 def _shorten_stage(stage: str) -> str:
-    return re.sub(r"^block(?=\d+$)", "", stage)
+    name = active_style().rename(stage)
+    return name if name != stage else re.sub(r"^block(?=\d+$)", "", stage)
 
 
 def _name_stages(ax: Axes, stages: Sequence[str]) -> None:
@@ -358,7 +366,7 @@ def _name_stages(ax: Axes, stages: Sequence[str]) -> None:
 
 def are_slanted(names: Sequence[str]) -> bool:
     """Return whether tick labels are too long to fit side by side, so that they are slanted."""
-    return sum(len(name) + 2 for name in names) > 44  # characters of 7 pt in one column
+    return sum(len(name) + 2 for name in names) > 44 * 7 / scale_font(7)  # characters in one column
 
 
 def _name_ticks(ax: Axes, names: Sequence[str]) -> None:
@@ -378,9 +386,7 @@ def _add_legend(ax: Axes) -> Axes:
         range(len(labels)), key=lambda i: not isinstance(handles[i], Container)
     )  # data before reference lines
     if labels:
-        width = (
-            17 * ax.figure.bbox.width / ax.figure.dpi
-        )  # 7 pt characters per line; a legend handle is as wide as four
+        width = count_characters(ax.figure.bbox.width / ax.figure.dpi)  # a handle takes four
         columns = min(3, max(1, int(width / (4 + max(map(len, labels))))))
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
         ax.legend([handles[i] for i in order], [labels[i] for i in order], ncols=columns, **place)

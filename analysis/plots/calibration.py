@@ -1,6 +1,7 @@
 """Reliability diagrams: accuracy against confidence per bin, with the expected calibration error (ECE)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.output.output_folder import OutputFolder
-from analysis.output.style import COLOURS, GREY, MARKERS, add_legend_above, split_into_panels, with_style
+from analysis.output.paper_style import active_style
+from analysis.output.style import GREY, MARKERS, add_legend_above, pick_colour, split_into_panels, with_style
 from core.training.metrics import N_BINS, confidence_bins
 
 
@@ -62,32 +64,38 @@ def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequenc
     caption
         Description of the runs.
     """
-    points = list(frame.groupby(list(names), sort=False)) if names else [((), frame)]
-
-    def draw(ax: Axes) -> None:
-        column = [row[0] for row in split_into_panels(ax, 2 * len(points), 1)]
-        if grid := column[0].get_gridspec():
-            grid.set_height_ratios([3, 1] * len(points))
-        for upper, lower, (point, part) in zip(column[::2], column[1::2], points, strict=True):
-            _draw_reliability(part, upper, lower)
-            if names:
-                upper.set_title(", ".join(map(str, point)), loc="left")
-            if len(points) == 1:
-                add_legend_above(upper)
-            else:  # the legends differ in ECE
-                upper.legend()
-
     results.write_figure(
         "calibration",
         frame,
-        draw,
+        draw_reliability_panels,
         caption=f"{caption}: reliability diagram with {N_BINS} bins of equal width. Top: accuracy against confidence; "
         "below the dashed line, predictions are overconfident. Bottom: fraction of clips per bin. Results of the last "
         "epoch; the clips of all folds with an ensemble are pooled. Single: all members are pooled in the diagram; the "
         "ECE is the mean of the members' ECE. In brackets: mean ECE of a perfectly calibrated network with the same "
         "confidences.",
-        height=4.2 * len(points),
+        options={"names": list(names)},
+        height=4.2 * len(_split_points(frame, names)),
     )
+
+
+def _split_points(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[Any, pd.DataFrame]]:
+    return list(frame.groupby(list(names), sort=False)) if names else [((), frame)]
+
+
+def draw_reliability_panels(frame: pd.DataFrame, ax: Axes, *, names: Sequence[str]) -> None:
+    """Draw a reliability diagram for each grid point; parameters as in `write_calibration`."""
+    points = _split_points(frame, names)
+    column = [row[0] for row in split_into_panels(ax, 2 * len(points), 1)]
+    if grid := column[0].get_gridspec():
+        grid.set_height_ratios([3, 1] * len(points))
+    for upper, lower, (point, part) in zip(column[::2], column[1::2], points, strict=True):
+        _draw_reliability(part, upper, lower)
+        if names:
+            upper.set_title(", ".join(active_style().rename(str(value)) for value in point), loc="left")
+        if len(points) == 1:
+            add_legend_above(upper)
+        else:  # the legends differ in ECE
+            upper.legend()
 
 
 @with_style
@@ -96,9 +104,9 @@ def _draw_reliability(frame: pd.DataFrame, upper: Axes, lower: Axes) -> None:
     upper.plot([0, 100], [0, 100], "--", color=GREY, linewidth=0.8, zorder=1)
     for k, (name, part) in enumerate(frame.groupby("condition", sort=False)):
         filled = part[part["clips"] > 0]
-        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        colour, marker = pick_colour(k), MARKERS[k % len(MARKERS)]
         x, y, ece = 100 * filled["confidence"], 100 * filled["accuracy"], part.iloc[0]
-        label = f"{name}, ECE {ece['ece']:.3f} ({ece['ece_calibrated']:.3f})"
+        label = f"{active_style().rename(str(name))}, ECE {ece['ece']:.3f} ({ece['ece_calibrated']:.3f})"
         upper.plot(x, y, color=colour, marker=marker, label=label, clip_on=False, zorder=3)
         lower.stairs(100 * part["clips"] / part["clips"].sum(), [0, *(100 * part["to"])], color=colour)
     upper.set(xlim=(0, 101), ylim=(0, 101), ylabel="Accuracy (%)")

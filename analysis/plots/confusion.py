@@ -1,9 +1,9 @@
 """Confusion matrices of conditions with margins, summed over folds and seeds."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from analysis.metrics.shared_runs import describe_shared_runs, select_shared_runs
 from analysis.output.number_format import format_point, format_text
 from analysis.output.output_folder import OutputFolder
+from analysis.output.paper_style import active_style
 from analysis.output.style import escape_mathtext, split_into_panels, with_style
 from core.plan import Groups
 from core.store.run_store import Store
@@ -113,8 +114,10 @@ def write_confusion_matrices(
         results.write_figure(
             f"confusion{suffix}",
             pd.concat([_matrix_cells(matrix) for matrix in part], ignore_index=True),
-            partial(_draw_panels, part, down=down, across=across),
+            draw_confusion_panels,
             caption=" ".join(filter(None, [f"{caption}, {'; '.join(dict.fromkeys(titles))}: {description}", note])),
+            options={"names": list(part[0].values)},
+            panels="condition" if "condition" in part[0].values else "",
             height=size * 0.95 * down,
             width=size * across,
         )
@@ -132,14 +135,18 @@ def sum_confusion_matrices(groups: Groups, store: Store) -> list[ConfusionMatrix
 
 
 def _matrix_cells(matrix: ConfusionMatrix) -> pd.DataFrame:
-    """Return one row per cell: grid values, condition, ``target``, ``predicted``, ``clips`` and ``share``.
+    """Return one row per cell: grid values, condition, ``target``, ``predicted``, ``clips``, ``share`` and ``runs``.
 
     The column ``share`` is the second result of `add_margins`.
     """
     clips, shares = add_margins(matrix.clips)
     names = [*matrix.class_names, _label_margin(matrix.class_names)]
     rows = [
-        {**matrix.values, "target": target, "predicted": predicted, "clips": clips[i, j], "share": shares[i, j]}
+        {
+            **matrix.values,
+            **{"target": target, "predicted": predicted, "clips": clips[i, j], "share": shares[i, j]},
+            "runs": matrix.runs,
+        }
         for i, target in enumerate(names)
         for j, predicted in enumerate(names)
     ]
@@ -177,15 +184,37 @@ def add_margins(matrix: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArr
 
 
 @with_style
-def _draw_panels(matrices: Sequence[ConfusionMatrix], ax: Axes, *, down: int, across: int) -> None:
-    """Replace the panel `ax` by a grid of `down` x `across` panels, and draw one confusion matrix on each."""
+def draw_confusion_panels(cells: pd.DataFrame, ax: Axes, *, names: Sequence[str]) -> None:
+    """Draw the confusion matrices of a figure, two side by side.
+
+    Parameters
+    ----------
+    cells
+        One row per cell, from `_matrix_cells`.
+    ax
+        The only panel of a figure; the panels replace it.
+    names
+        Columns whose values distinguish the matrices.
+    """
+    matrices = [_matrix_from_cells(part, names) for _, part in cells.groupby(list(names), sort=False, dropna=False)]
+    across = min(2, len(matrices))
+    down = -(-len(matrices) // across)
     grid = [panel for row in split_into_panels(ax, down, across) for panel in row]
     for matrix, panel in zip(matrices, grid, strict=False):
         draw_confusion_matrix(matrix.clips, matrix.class_names, panel, room=1 / down)
         runs = f", {matrix.runs} run{'s' * (matrix.runs > 1)}" if matrix.runs else ""
-        panel.set_title(_shorten_name(matrix.title, MAX_TITLE_LENGTH) + runs, loc="left")
+        panel.set_title(_shorten_name(active_style().rename(matrix.title), MAX_TITLE_LENGTH) + runs, loc="left")
     for panel in grid[len(matrices) :]:
         panel.set_axis_off()
+
+
+def _matrix_from_cells(cells: pd.DataFrame, names: Sequence[str]) -> ConfusionMatrix:
+    """Return the matrix of the rows of `_matrix_cells`, without its margins."""
+    size = math.isqrt(len(cells))
+    clips = cells["clips"].to_numpy(np.int64).reshape(size, size)[:-1, :-1]
+    first = cells.iloc[0]
+    class_names = tuple(cells["predicted"].iloc[: size - 1])
+    return ConfusionMatrix({name: first[name] for name in names}, class_names, clips, int(first["runs"]))
 
 
 @with_style

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from analysis.output.image_view import ImageAxes, draw_image
 from analysis.output.output_folder import OutputFolder
-from analysis.output.style import PAGE_WIDTH, escape_mathtext, with_style
+from analysis.output.paper_style import use_style
+from analysis.output.style import PAGE_WIDTH, escape_mathtext, scale_font, with_style
 from analysis.output.writers import to_file_name
 from core.audio.reading import read_waveform
 from core.config.run import Run
@@ -98,13 +99,16 @@ def write_input_samples(results: OutputFolder, *, per_class: int, time_axis: str
     if time_axis == "y":
         view, samples = view.transpose(), [replace(sample, values=sample.values.T) for sample in samples]
     cmap = DEFAULT_COLOUR_MAP if run.frontend.colour == "none" else run.frontend.colour
-    figure = make_clip_grid(samples, view, cmap=cmap)
-    files = results.save_figure(figure, results.folder / "samples")
+    with use_style(results.paper):
+        files = results.save_figure(make_clip_grid(samples, view, cmap=cmap), results.folder / "samples")
     results.add_item("figure", "samples", _caption(run, dataset, view), files)
     for row, sample in zip(rows, samples, strict=True):
         name = f"{to_file_name(sample.title)[:MAX_NAME_LENGTH]}-{row}"
         sound = _write_sound(results, run, dataset, paths[row], name)
-        files = results.save_figure(make_clip_grid([sample], view, cmap=cmap), results.folder / "clips" / name, dpi=DPI)
+        with use_style(results.paper):
+            files = results.save_figure(
+                make_clip_grid([sample], view, cmap=cmap), results.folder / "clips" / name, dpi=DPI
+            )
         facts = {"clip": paths[row], "sound": sound, "class": sample.title}
         results.add_item("map", name, f"{paths[row]} ({sample.title})", files, **facts)
 
@@ -208,7 +212,7 @@ def make_clip_grid(samples: Sequence[Sample], view: ImageAxes, *, cmap: str = DE
         else:
             drawn = draw_image(sample.values, view, ax, cmap=cmap, labelled=labelled, **limits)
         note = f"\n{sample.low:.0f} to {sample.high:.0f} {view.unit}" if own_range else ""
-        ax.set_title(escape_mathtext(sample.title + note), fontsize=8 - own_range)
+        ax.set_title(escape_mathtext(sample.title + note), fontsize=scale_font(8 - own_range))
     if is_line:
         return figure
     label = view.unit

@@ -18,6 +18,7 @@ from analysis.metrics.shared_runs import (
 )
 from analysis.output.number_format import format_point
 from analysis.output.output_folder import OutputFolder
+from analysis.output.paper_style import active_style
 from analysis.output.style import GREY, add_legend_above, split_into_panels, with_style
 from analysis.plots import by_condition
 from core.config.run import Run
@@ -62,71 +63,103 @@ def write_learning_curves(
         Names in `CURVES` of the measures to draw; () for those of ``--curves``.
     """
     shared = select_shared_runs(groups, results.session.store)
-    curves, unreadable = average_histories(shared, results.session.store, measures or results.session.execution.curves)
+    requested = set(measures or results.session.execution.curves)
+    in_order = [measure for measure in CURVES if measure in requested]
+    curves, unreadable = average_histories(shared, results.session.store, in_order)
     if curves.empty:
         return
-    measure_rows = _arrange_measures(curves["measure"])
-    n_columns = max(map(len, measure_rows))
+    arranged = _arrange(curves["measure"])
+    n_columns = max(map(len, arranged))
     names = list(curves.columns[: list(curves).index("condition")])
-    rows = [row for _, part in (curves.groupby(names, sort=False) if names else [((), curves)]) for row in _split(part)]
+    n_rows = len(_split_rows(curves, names))
     units = {
         unit: [str(values["condition"]) for values, part in shared if averaged_over(part) == unit] for unit in UNITS
     }
-
-    @with_style
-    def draw(ax: Axes) -> None:
-        grid = split_into_panels(ax, len(rows) * len(measure_rows), n_columns)
-        panels: dict[str, list[Axes]] = {}
-        for k, line in enumerate(grid):
-            part, measures = rows[k // len(measure_rows)], measure_rows[k % len(measure_rows)]
-            for panel, measure in itertools.zip_longest(line, measures):
-                if measure is None:
-                    panel.remove()
-                    continue
-                curve = part[part["measure"] == measure]
-                if curve.empty:
-                    panel.set_axis_off()
-                    continue
-                by_condition.draw_learning_curves(curve, panel, ylabel=CURVES[measure], series="condition")
-                panels.setdefault(measure.rpartition("_")[2], []).append(panel)
-            if k % len(measure_rows) == 0:
-                line[0].set_title(format_point({name: part[name].iloc[0] for name in names}), loc="left")
-                if len(rows) > 1:
-                    line[len(measures) - 1].legend(
-                        loc="center left", bbox_to_anchor=(1, 0.5), title=title, alignment="left"
-                    )
-        for same in panels.values():
-            _share_limits(same)
-        if len(rows) == 1:
-            add_legend_above(grid[0][0], title=title)
-        if not any(units[unit] for unit in UNITS if unit != SINGLE_RUN):
-            single = "1 run per condition" if len(curves[[*names, "condition"]].drop_duplicates()) > 1 else "1 run"
-            grid[0][len(measure_rows[0]) - 1].set_title(single, loc="right", color=GREY)
-
-    all_measures = [measure for line in measure_rows for measure in line]
-    parts = [f"{caption}: {' and '.join(CURVES[m].removesuffix(' (%)').lower() for m in all_measures)} by epoch"]
+    single = not any(units[unit] for unit in UNITS if unit != SINGLE_RUN)
+    drawn = [measure for line in arranged for measure in line]
+    parts = [f"{caption}: {' and '.join(CURVES[m].removesuffix(' (%)').lower() for m in drawn)} by epoch"]
     parts += [describe_spread("mean, and band of ± one standard deviation,", units)]
-    parts += [TRAINING_NOTE] if any(measure.startswith("train") for measure in all_measures) else []
+    parts += [TRAINING_NOTE] if any(measure.startswith("train") for measure in drawn) else []
     if (curves["ended"] > 0).any():
         parts.append("dotted: mean over the remaining runs after the first run of a condition has ended")
     if unreadable:
         parts.append(f"{unreadable} runs have no readable history")
     sentences = ["; ".join(parts) + ".", describe_shared_runs(groups, shared)]
-    height = 0.4 + 2.2 * len(rows) * len(measure_rows)
-    width = (3.5 if len(rows) == 1 else 4.0) * n_columns if n_columns < 3 else 9.0 + 1.5 * (len(rows) > 1)
+    height = 0.4 + 2.2 * n_rows * len(arranged)
+    width = (3.5 if n_rows == 1 else 4.0) * n_columns if n_columns < 3 else 9.0 + 1.5 * (n_rows > 1)
     results.write_figure(
-        "learning", curves, draw, caption=" ".join(filter(None, sentences)), height=height, width=width
+        "learning",
+        curves,
+        draw_curve_panels,
+        caption=" ".join(filter(None, sentences)),
+        options={"names": names, "title": title, "single": single},
+        panels="measure",
+        height=height,
+        width=width,
     )
 
 
-def _arrange_measures(measures: Iterable[str]) -> list[list[str]]:
+@with_style
+def draw_curve_panels(curves: pd.DataFrame, ax: Axes, *, names: Sequence[str], title: str, single: bool) -> None:
+    """Draw the learning curves of all conditions, one panel for each curve, and panels of their own per grid point.
+
+    Parameters
+    ----------
+    curves
+        Result of `average_histories`.
+    ax
+        The only panel of a figure; the panels replace it.
+    names
+        Grid columns.
+    title
+        Title of the conditions, above the legend.
+    single
+        Whether every condition is a single run.
+    """
+    arranged, rows = _arrange(curves["measure"]), _split_rows(curves, names)
+    grid = split_into_panels(ax, len(rows) * len(arranged), max(map(len, arranged)))
+    panels: dict[str, list[Axes]] = {}
+    for k, line in enumerate(grid):
+        part, measures = rows[k // len(arranged)], arranged[k % len(arranged)]
+        for panel, measure in itertools.zip_longest(line, measures):
+            if measure is None:
+                panel.remove()
+                continue
+            curve = part[part["measure"] == measure]
+            if curve.empty:
+                panel.set_axis_off()
+                continue
+            by_condition.draw_learning_curves(curve, panel, ylabel=CURVES[measure], series="condition")
+            panels.setdefault(measure.rpartition("_")[2], []).append(panel)
+        if k % len(arranged) == 0:
+            point = format_point({name: part[name].iloc[0] for name in names})
+            line[0].set_title(active_style().rename(point), loc="left")
+            if len(rows) > 1:
+                line[len(measures) - 1].legend(
+                    loc="center left", bbox_to_anchor=(1, 0.5), title=active_style().rename(title), alignment="left"
+                )
+    for same in panels.values():
+        _share_limits(same)
+    if len(rows) == 1:
+        add_legend_above(grid[0][0], title=active_style().rename(title))
+    if single:
+        text = "1 run per condition" if len(curves[[*names, "condition"]].drop_duplicates()) > 1 else "1 run"
+        grid[0][len(arranged[0]) - 1].set_title(text, loc="right", color=GREY)
+
+
+def _split_rows(curves: pd.DataFrame, names: Sequence[str]) -> list[pd.DataFrame]:
+    """Return the curves of each row of panels: those of a grid point, or of a part of its conditions."""
+    points = curves.groupby(list(names), sort=False) if names else [((), curves)]
+    return [row for _, part in points for row in _split(part)]
+
+
+def _arrange(measures: Iterable[str]) -> list[list[str]]:
     """Return the measures to draw as rows of panels: one row, or one row of accuracies and one of losses."""
-    present = set(measures)
-    ordered = [measure for measure in CURVES if measure in present]
-    if len(ordered) <= MAX_PANELS:
-        return [ordered]
+    drawn = list(dict.fromkeys(measures))
+    if len(drawn) <= MAX_PANELS:
+        return [drawn]
     kinds = (f"_{kind}" for kind in ("accuracy", "loss"))
-    return list(filter(None, ([measure for measure in ordered if measure.endswith(kind)] for kind in kinds)))
+    return list(filter(None, ([measure for measure in drawn if measure.endswith(kind)] for kind in kinds)))
 
 
 def _split(curves: pd.DataFrame) -> list[pd.DataFrame]:
@@ -192,7 +225,10 @@ def average_histories(
             curve = _average_over_runs(_to_long_frame(histories), len(histories))
             parts.append(curve if curve.empty else pd.DataFrame([values] * len(curve)).join(curve))
     filled = [part for part in parts if len(part)]
-    return (pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()), unreadable
+    if not filled:
+        return pd.DataFrame(), unreadable
+    curves = pd.concat(filled, ignore_index=True)
+    return curves, unreadable
 
 
 def _read_history(run: Run, store: Store, measures: Sequence[str]) -> History | None:

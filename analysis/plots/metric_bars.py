@@ -57,10 +57,9 @@ def write_metric_bars(
     results.write_figure(
         file or f"bars-{metric}",
         frame.drop(columns="run_ids", errors="ignore"),
-        lambda ax: by_condition.draw_grouped_bars(
-            frame, ax, x=x, series=series, xlabel="" if point else title, metric=metric
-        ),
+        by_condition.draw_grouped_bars,
         caption="; ".join(parts) + ".",
+        options={"x": x, "series": series, "xlabel": "" if point else title, "metric": metric},
         width=COLUMN_WIDTH if len(frame) <= MAX_BARS_PER_COLUMN else PAGE_WIDTH,
         height=2.3 + max(0.2, label_height),
     )

@@ -16,7 +16,7 @@ from analysis.condition_report import make_caption
 from analysis.metrics.condition_summary import run_counts, summarise_conditions
 from analysis.metrics.registry import METRICS_WITHOUT_TEST_CLIPS, metric_column
 from analysis.metrics.shared_runs import averaged_over, describe_spread
-from analysis.output.number_format import format_number, format_percent, format_seconds, option_title
+from analysis.output.number_format import format_number, format_option, format_percent, format_seconds, option_title
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column, protocol_note
 from analysis.plots.metric_bars import write_metric_bars
@@ -27,7 +27,6 @@ from analysis.search.space import (
     Space,
     column_name,
     flag_of,
-    format_option,
     option_values,
     read_validation_score,
 )
@@ -100,8 +99,9 @@ def write_search_results(results: OutputFolder, space: Space, *, is_adaptive: bo
         results.write_figure(
             "figure",
             frame.drop(columns="run_ids"),
-            lambda ax: draw(frame, ax, options=names),
+            draw,
             caption=f"{make_caption(plan)}: accuracy on validation clips by configuration; {mean}.",
+            options={"options": names},
             width=3.5 if len(names) == 1 or is_grid else min(7.0, 2.0 + 1.2 * len(names)),
         )
     for metric in requested:

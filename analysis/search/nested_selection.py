@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.condition_report import make_caption
-from analysis.output.number_format import format_percent, option_title
+from analysis.output.number_format import format_option, format_percent, option_title
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
-from analysis.search.space import Space, column_name, format_option, option_values, read_validation_score
+from analysis.search.space import Space, column_name, option_values, read_validation_score
 from core.config.run import Run
 from core.plan import Plan
 from core.store.run_store import Store

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from analysis.metrics.shared_runs import SINGLE_RUN
 from analysis.output.number_format import option_title
-from analysis.output.style import COLOURS, GREY, with_style
+from analysis.output.style import GREY, pick_colour, scale_font, with_style
 from analysis.plots.axis_limits import limit_accuracy_axis, widen_range
 
 SCORE = "validation_accuracy"
@@ -39,10 +39,12 @@ def draw_heat_map(frame: pd.DataFrame, ax: Axes, *, options: Sequence[str]) -> A
     for (row, column), value in np.ndenumerate(percent):
         text = "–" if np.isnan(value) else f"{value:.1f}"
         colour = GREY if np.isnan(value) else "black" if value > middle else "white"
-        ax.text(column, row, text, color=colour, ha="center", va="center", fontsize=7)
+        ax.text(column, row, text, color=colour, ha="center", va="center", fontsize=scale_font(7))
     columns, rows = list(table.columns), list(table.index)
     corner = (columns.index(frame[column_option].iloc[0]) - 0.5, rows.index(frame[row_option].iloc[0]) - 0.5)
-    ax.add_patch(mpl.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=1.5, clip_on=False))
+    ax.add_patch(
+        mpl.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=pick_colour(1), linewidth=1.5, clip_on=False)
+    )
     ax.set_xticks(range(len(columns)), map(_format_short, columns))
     ax.set_yticks(range(len(rows)), map(_format_short, rows))
     ax.set(xlabel=option_title(column_option), ylabel=option_title(row_option))
@@ -71,12 +73,12 @@ def draw_parallel_coordinates(frame: pd.DataFrame, ax: Axes, *, options: Sequenc
     x = np.arange(len(positions))
     for k in reversed(range(len(finished))):  # the best one last, on top
         best = k == 0
-        ax.plot(x, heights[:, k], color=COLOURS[1] if best else colours[k], linewidth=2.0 if best else 0.8)
+        ax.plot(x, heights[:, k], color=pick_colour(1) if best else colours[k], linewidth=2.0 if best else 0.8)
     for position, (_, ticks) in enumerate(positions):
         ax.axvline(position, color=GREY, linewidth=0.6, zorder=0)
         for height, label in ticks:
-            ax.text(position + 0.03, height, label, fontsize=6, va="center", zorder=5, bbox=TICK_BOX)
-    ax.plot([], [], color=COLOURS[1], linewidth=2.0, label="best configuration")
+            ax.text(position + 0.03, height, label, fontsize=scale_font(6), va="center", zorder=5, bbox=TICK_BOX)
+    ax.plot([], [], color=pick_colour(1), linewidth=2.0, label="best configuration")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     ax.set_xticks(x, [*map(option_title, options), _score_label(frame).replace(" ", "\n", 1)])
     ax.set_yticks([])
@@ -106,7 +108,7 @@ def draw_points(frame: pd.DataFrame, ax: Axes, *, options: Sequence[str]) -> Axe
     x = values.to_numpy(float) if is_number else np.array([ticks.index(value) for value in values], float)
     single = _are_single_runs(finished)
     for k, (place, score, std) in enumerate(zip(x, finished[SCORE], finished[f"{SCORE}_std"], strict=True)):
-        colour = COLOURS[int(k == 0)]
+        colour = pick_colour(int(k == 0))
         face = "white" if single else colour
         label = "best configuration" if k == 0 else None
         error = None if np.isnan(std) else 100 * std

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from analysis.output.number_format import format_text
 from core.config import options
 from core.config.run import Run, field_of
 from core.errors import UserError
@@ -90,11 +89,6 @@ def column_name(key: str) -> str:
 def option_values(run: Run, keys: Sequence[str]) -> Point:
     """Return the values of some options of a run, as typed on the command line."""
     return {key: options.typed_value(field_of(key), attrgetter(key.replace("__", "."))(run)) for key in keys}
-
-
-def format_option(value: Any) -> str:
-    """Return the value of an option as text for tables and command lines."""
-    return f"{value:g}" if isinstance(value, float) else format_text(value)
 
 
 def parse_values(key: str, texts: Sequence[str]) -> Sequence[Any] | Range:

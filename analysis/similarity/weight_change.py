@@ -15,7 +15,7 @@ import torch
 
 from analysis import condition_report
 from analysis.metrics.condition_summary import Records, dataset_and_backbone, run_counts, summarise_conditions
-from analysis.output.number_format import format_count, format_number
+from analysis.output.number_format import format_count, format_flag, format_number
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column, FullTable
 from analysis.plots import by_condition
@@ -51,7 +51,7 @@ COLUMNS = (
     Column("directions", "Directions"),
     Column("n_neurons", "Neurons", format_count),
     Column("n_datapoints", "Datapoints", format_count),
-    Column("few_datapoints", "Few data", lambda flag: "yes" if flag else ""),
+    Column("few_datapoints", "Few data", format_flag),
 )
 NARROW_COLUMNS = tuple(column for column in COLUMNS if column.name not in ("directions", "n_neurons", "n_datapoints"))
 
@@ -118,10 +118,11 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
         data, series = condition_report.add_grid_label(measured, names)
         results.write_figure(
             "figure",
-            measured.drop(columns="run_ids"),
-            lambda ax: by_condition.draw_similarity_by_layer(data, ax, series=series, index=index.upper()),
+            data.drop(columns="run_ids"),
+            by_condition.draw_similarity_by_layer,
             caption=f"{caption}, by layer from input to output; dotted: the noise floor; hollow markers: fewer than "
             f"{MIN_DATAPOINTS_PER_NEURON} datapoints per neuron, where the similarity is high for any two networks.",
+            options={"series": series, "index": index.upper()},
         )
     condition_report.write_details(
         results, summarise_conditions(results.plan, store, results.session.execution.metric), title="Weights"

@@ -104,7 +104,7 @@ def _check_options(options: Network) -> tuple[str, tuple[int, ...]]:
 
 def _write_table(path: Path, frame: pd.DataFrame, columns: Any, title: str, lines: list[str]) -> list[Path]:
     """Write a table with footnotes `lines`, and return its files."""
-    label = f"tab:network-{path.name}"
+    label = f"tab:network-{re.sub(r'[^A-Za-z0-9.-]+', '-', path.parent.name)}-{path.name}"
     return tables.write_table(
         frame, path, columns=columns, caption=title, label=label, footnotes=lines, groups=["stage"]
     )

@@ -63,6 +63,7 @@ class Predict:
     )
     results: Path = copy_option(ExecutionOptions, "results")
     output: Path | None = copy_option(ExecutionOptions, "output")
+    style: Path | None = copy_option(ExecutionOptions, "style")
     device: str = copy_option(ExecutionOptions, "device")
     threads: int = copy_option(ExecutionOptions, "threads")
     json: bool = copy_option(ExecutionOptions, "json")

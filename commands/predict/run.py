@@ -10,6 +10,7 @@ import pandas as pd
 from ablations.planning.call import Call
 from analysis.output.number_format import json_rows, to_csv
 from analysis.output.output_folder import OutputFolder
+from analysis.output.rendering import check_style
 from analysis.output.writers import write_formats
 from analysis.predictions import PARTS, Predictions, write_predictions, write_scores
 from commands.ablation import show_conclusion, show_tables
@@ -45,8 +46,10 @@ MAX_LISTED_RECORDINGS = 5  # unusable recordings listed on the terminal; left_ou
 def run_predict(call: Call) -> int:
     """Predict, write and show the results; return the exit status."""
     options: Predict = call.command
-    names = ("results", "output", "device", "threads", "json", "on_bad_clip")
+    names = ("results", "output", "style", "device", "threads", "json", "on_bad_clip")
     execution = ExecutionOptions(**{name: getattr(options, name) for name in names})
+    if options.style:
+        check_style(options.style)
     if problems := [*_option_problems(options), *list_problems(execution)]:
         raise UserError("; ".join(problems))
     with Reporter() as report:

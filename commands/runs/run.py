@@ -12,7 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from ablations.planning.call import Call
-from analysis.output.number_format import format_number, format_percent, format_seconds, json_rows, to_csv
+from analysis.output.number_format import (
+    format_metric,
+    format_number,
+    format_option,
+    format_percent,
+    format_seconds,
+    is_percentage,
+    json_rows,
+    to_csv,
+)
 from analysis.output.tables import align_columns
 from analysis.output.writers import write_formats
 from analysis.report.read_analyses import find_used_runs
@@ -33,10 +42,6 @@ from core.store.run_table import (
 )
 
 ID_LENGTH = 12
-FRACTIONS = {
-    *("accuracy", "macro_f1", "balanced_accuracy", "weighted_precision", "weighted_recall", "weighted_f1"),
-    *("accuracy_best_epoch", "accuracy_validation_epoch", "training_accuracy", "validation_accuracy"),
-}
 SHOWN_IF_EQUAL = ("data", "backbone", "fold", "seed")  # columns of a list even if all its runs have the same value
 SHOWN_METRICS = ("accuracy", "macro_f1", "seconds")
 SHOWN_FACTS = ("status", "label", "reason")  # columns of a list if its runs differ in them
@@ -97,7 +102,7 @@ def _select(store: Store, options: Runs) -> pd.DataFrame:
     """Return the table of the runs of ``--where`` in the order of ``--sort``."""
     runs = select_rows(make_run_table(store), options.where)
     name = check_column(runs, options.sort.removeprefix("-"), "--sort") if options.sort else "ended"
-    descending = options.sort.startswith("-") or name in FRACTIONS
+    descending = options.sort.startswith("-") or is_percentage(name)
     return runs.sort_values([name, "run"], ascending=[not descending, True], na_position="last", kind="stable")
 
 
@@ -304,7 +309,7 @@ def _as_words(options: dict[str, Any]) -> list[str]:
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             items = value if isinstance(value, tuple | list) else (value,)
-            words.append(" ".join([f"--{flag}", *map(_format_value, items)]))
+            words.append(" ".join([f"--{flag}", *map(format_option, items)]))
     return words
 
 
@@ -314,15 +319,9 @@ def _format(name: str, value: Any) -> str:
         return f"{value:%Y-%m-%d %H:%M}"
     if not _is_known(value):
         return "–"
-    if name in FRACTIONS:
-        return f"{format_percent(value)} %"
-    if name == "seconds":
-        return format_seconds(value)
-    return _format_value(value)
-
-
-def _format_value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if name in (*METRICS, *SHOWN_METRICS):
+        return format_metric(value, name) + " %" * is_percentage(name)
+    return format_option(value)
 
 
 def _is_known(value: Any) -> bool:

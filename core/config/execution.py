@@ -80,6 +80,9 @@ class ExecutionOptions:
         flag="name",
         default_text="made from data set, network and runs",
     )
+    style: Path | None = option(
+        None, "TOML file with the style of tables and figures: sizes, font, colours, names, order, captions."
+    )
     device: str = option("auto", "Device: auto, cpu, cuda or cuda:N.")
     threads: int = option(
         0,

@@ -16,6 +16,7 @@ from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from analysis.plots import by_condition
 from analysis.published.comparison import write_published_comparison
+from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
 from core.store.run_store import FAILED, RUNNING, Store
@@ -57,7 +58,7 @@ def make_store(folder):
         for seed in (0, 1)
         for condition, run in (("none", base), ("block3", frozen))
     ]
-    session = SimpleNamespace(store=store, device=torch.device("cpu"), threads=1)
+    session = SimpleNamespace(store=store, device=torch.device("cpu"), threads=1, execution=ExecutionOptions())
     plan, path = Plan("freeze", tuple(planned), {}), folder / "freeze" / 'a"b<i>'
     freeze = OutputFolder(plan, session, path, published_as="esc50")
     write_conditions(freeze)
@@ -121,8 +122,9 @@ def write_conditions(results):
     results.write_figure(
         "figure",
         frame.drop(columns="run_ids"),
-        lambda ax: by_condition.draw_accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none"),
+        by_condition.draw_accuracy_by_condition,
         caption=f"{caption}: accuracy on the test fold by condition.",
+        options={"xlabel": "Frozen through block", "reference": "none"},
     )
     item = {"study": "rethinking-cnn", "item": "Figure 2c", "title": "Paper", "folder": STUDIES_FOLDER}
     write_published_comparison(results, rows, **item, name="published-figure-2c", in_study=False)

@@ -89,8 +89,8 @@ def test_to_latex_of_small_table():
         "    block\\_3 & 33.3 & \\textbf{4.2 s} \\\\\n"
         "    \\bottomrule\n"
         "  \\end{tabular}\n"
-        "  \\par\\smallskip{\\footnotesize Last epoch.\\par}\n"
-        "  \\par\\smallskip{\\footnotesize A \\& B.\\par}\n"
+        "  \\par\\smallskip{\\footnotesize\\raggedright Last epoch.\\par}\n"
+        "  \\par\\smallskip{\\footnotesize\\raggedright A \\& B.\\par}\n"
         "\\end{table}\n"
     )
 

@@ -80,9 +80,15 @@ def results(session, tmp_path):
 
 def test_confusion_by_condition_sums_folds_and_seeds(results):
     write_confusion_by_condition(results, results.plan.groups(), caption="Freeze")
-    assert [file.name for file in results.files] == ["confusion.png", "confusion.pdf", "confusion.svg", "confusion.csv"]
+    assert [file.name for file in results.files] == [
+        "confusion.png",
+        "confusion.pdf",
+        "confusion.svg",
+        "confusion.csv",
+        "confusion.tex",
+    ]
     frame = pd.read_csv(results.folder / "confusion.csv")
-    assert list(frame) == ["condition", "target", "predicted", "clips", "share"]
+    assert list(frame) == ["condition", "target", "predicted", "clips", "share", "runs"]
     store = results.session.store
     for condition, part in frame.groupby("condition"):
         runs = [p.run for p in results.plan.planned if p.condition == condition][:3]  # the last pair lacks a run

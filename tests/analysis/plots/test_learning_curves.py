@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from finished_runs import finish, plan_of, scored
-from matplotlib.axes import Axes
 
 from analysis.condition_report import add_grid_label, write_condition_report
 from analysis.metrics.condition_summary import summarise_conditions
@@ -114,9 +113,11 @@ def test_learning_curves_of_many_conditions_have_rows_of_panels(session: Session
     legends: list[str] = []
     marks: list[str] = []
 
-    def count_lines(name: str, data: pd.DataFrame, draw: Callable[[Axes], None], **more: Any) -> None:
+    def count_lines(
+        name: str, data: pd.DataFrame, draw: Callable[..., None], *, options: dict[str, Any], **more: Any
+    ) -> None:
         figure, ax = style.new_figure()
-        draw(ax)
+        draw(data, ax, **options)
         legends.extend(each.get_legend().get_title().get_text() for each in figure.axes if each.get_legend())
         marks.append(figure.axes[1].get_title(loc="right"))
         panels.extend([line.get_label() for line in each.lines if line.get_label()[0] != "_"] for each in figure.axes)
@@ -139,9 +140,11 @@ def test_learning_curves_of_all_measures_have_one_axis_per_quantity(session: Ses
     finish(session.store, run, *scored(1, 10), history=history)
     grid: list[list[tuple[str, tuple[float, float], list[float]]]] = []
 
-    def read_panels(name: str, data: pd.DataFrame, draw: Callable[[Axes], None], *, caption: str, **more: Any) -> None:
+    def read_panels(
+        name: str, data: pd.DataFrame, draw: Callable[..., None], *, options: dict[str, Any], caption: str, **more: Any
+    ) -> None:
         figure, ax = style.new_figure()
-        draw(ax)
+        draw(data, ax, **options)
         panels = [(each.get_ylabel(), each.get_ylim(), list(each.lines[0].get_ydata())) for each in figure.axes]
         grid.extend([panels[:3], panels[3:]])
         assert "training curves are means over the batches of an epoch" in caption
