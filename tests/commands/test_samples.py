@@ -47,7 +47,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         drawn.append(figure)
         return []
 
-    monkeypatch.setattr("analysis.plots.input_samples.save_figure", keep)
+    monkeypatch.setattr("analysis.output.style.save_figure", keep)
     return drawn
 
 
