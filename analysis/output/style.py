@@ -30,7 +30,7 @@ DEFAULT_SIZE = {"width": COLUMN_WIDTH, "height": 2.5}  # inches
 DPI = 300  # of the PNG files
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^vPX"
-STYLES = ("-", "--", "-.")  # of lines of the same colour
+STYLES = ("-", "--", "-.")  # line styles, which distinguish lines of the same colour
 GREY = "#767676"
 FONT_SIZE = 8.0  # points, of axis labels
 RC_PARAMS: Any = {
@@ -46,7 +46,7 @@ RC_PARAMS: Any = {
     "errorbar.capsize": 2,
     "pdf.fonttype": 42,  # embed TrueType fonts, as journals require
 }
-MAX_VECTOR_CELLS = 1000  # of heat maps in an SVG file; larger ones are pictures
+MAX_VECTOR_CELLS = 1000  # figures whose heat maps have more cells get no SVG file
 NARROW_SUFFIX = "-narrow.svg"  # of a figure whose panels are stacked for a narrow screen
 DARK_STYLE = """
 @media (prefers-color-scheme: dark) {
@@ -159,7 +159,7 @@ def escape_mathtext(value: str) -> str:
 
 
 def _break_labels(figure: Figure) -> None:
-    """Break labels of vertical axes of a drawn figure, at the middle comma, if they are longer than its height."""
+    """Break vertical axis labels that are longer than the figure into two lines; the figure must be drawn already."""
     for ax in figure.axes:
         label = ax.yaxis.label
         extent, text = label.get_window_extent(), label.get_text()
@@ -190,7 +190,7 @@ def _count_cells(figure: Figure) -> int:
 
 
 def _stack_panels(figure: Figure) -> bool:
-    """Stack the panels of a wide figure to the width of a column; return False if it has none side by side."""
+    """Put the panels of a wide figure below each other, one column wide; return False if no panels are side by side."""
     specs = [spec for ax in figure.axes if (spec := ax.get_subplotspec())]
     has_columns = any(spec.colspan.start for spec in specs)
     if figure.get_figwidth() <= COLUMN_WIDTH or not has_columns or len(specs) < len(figure.axes):

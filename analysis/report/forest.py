@@ -90,7 +90,7 @@ def _make_row(analysis: Analysis, row: Mapping[str, str], limit: float) -> Fores
 
 
 def _describe_size(row: Mapping[str, str]) -> str:
-    """Return the number of folds, or of pairs of runs with equal folds."""
+    """Return what a comparison is over: "5 folds", "3 seeds" (of one fold) or "1 run each"."""
     folds, pairs = (int(value) if math.isfinite(value := _number(row, name)) else 0 for name in ("folds", "pairs"))
     if folds > 1:
         return f"{folds} folds"
@@ -105,7 +105,7 @@ def _number(row: Mapping[str, str], name: str) -> float:
 
 
 def _choose_limit(rows: Sequence[Mapping[str, str]]) -> float:
-    """Return the end of the axis: it shows every difference, and the intervals up to three times the largest one."""
+    """Return the limit of the axis: it includes all differences, and intervals up to three times the largest one."""
     differences = [abs(_number(row, "difference")) for row in rows]
     ends = [abs(value) for row in rows for name in ("low", "high") if math.isfinite(value := _number(row, name))]
     largest = max([MIN_LIMIT, *differences])
@@ -113,7 +113,7 @@ def _choose_limit(rows: Sequence[Mapping[str, str]]) -> float:
 
 
 def _choose_step(limit: float) -> float:
-    """Return the distance of two ticks: 1, 2 or 5 times a power of ten."""
+    """Return the distance between ticks: 1, 2 or 5 times a power of ten."""
     base = 10 ** math.floor(math.log10(limit / MAX_TICKS))
     return next(factor * base for factor in (1, 2, 5, 10) if factor * base * MAX_TICKS >= 0.9 * limit)
 

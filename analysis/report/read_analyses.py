@@ -25,7 +25,7 @@ from core.system.atomic_files import read_json
 
 SOURCE_LABELS = {".tex": "LaTeX", ".csv": "CSV", ".md": "Markdown"}
 NUMBERS_SUFFIX = "-numbers.csv"  # of the numbers behind a table of texts
-NOT_FACTS = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}  # shown in other places
+NOT_FACTS = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}  # not listed as facts
 MIB = 2**20
 MAX_SVG_BYTES = MIB // 2  # a larger figure is shown as PNG
 SVG = "image/svg+xml"
@@ -228,7 +228,7 @@ class Reader:
                 item.sources.append(Source(f"{item.id}-{key}", label, name, text))
 
     def _embed_svg(self, folder: Path, name: str) -> Media | None:
-        """Embed an SVG file as a data URI, in which no script can run, and its narrow version; None if it is large."""
+        """Return an SVG file and its narrow version as data URIs, which cannot run scripts; None if it is too large."""
         content = _read_inside(folder, name)
         size = re.match(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', content or b"")
         if content is None or size is None or len(content) > MAX_SVG_BYTES:
