@@ -38,9 +38,12 @@ from core.models import find_family
 from core.models.build_network import compute_weights_digest
 from core.models.family import check_input_shape, no_imagenet_error
 from core.progress import Progress, no_progress
+from core.registry import Lazy
 from core.system.atomic_files import short_digest
 
-SELF_EXPLAINING = ("data", "backbone", "weights")  # options that are shown by value only, without their name
+SELF_EXPLAINING = ("data", "backbone", "weights")  # options whose values need no name
+check_backbone = Lazy("core.models.backbone:check_backbone")  # imports torch
+
 Point = Mapping[str, Any]  # ``{group__field: value}``
 Conditions = Callable[[Run, Run], Mapping[str, Run]]  # function of a base run and its copy with random starting weights
 
@@ -318,7 +321,8 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     Raises
     ------
     UserError
-        For an unknown backbone, missing weights, and values that are invalid for this data set.
+        For an unknown backbone, one that cannot be divided into stages, missing weights, and values that are invalid
+        for this data set.
     """
     model, family = run.model, find_family(run.model.backbone)
     run = run.replace(data__content=content, model__backbone_sha256=family.digest(model.backbone))
@@ -338,6 +342,8 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
         raise no_imagenet_error(model.backbone)
     run = run.replace(model__weights_sha256=compute_weights_digest(model))
     check_input_shape(family, model.network, get_input_shape(run))
+    if family.checked:
+        check_backbone(model.network, len(dataset.class_names), get_input_shape(run), run.model.backbone_sha256)
     check_input_transform(run)
     return run
 

@@ -10,6 +10,7 @@ Activation functions of the original models may work in place, so a forward hook
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from core.models import classifier_head, find_family, parameter_names, stage_che
 from core.models import weights as weight_files
 from core.models.auxiliary import find_auxiliary_heads
 from core.models.family import DEFAULT_SHAPE, Shape, check_input_shape
+from core.system.user_code import isolate_user_code
 
 FUNCTIONAL_OPS: dict[str, Callable[[], nn.Module]] = {  # operations of the original forward that are no modules
     "+relu": nn.ReLU,
@@ -179,6 +181,17 @@ def build_backbone(
         state = family.adapt_weights(state, backbone.stage("stem"))
         _load_weights(backbone, state, weights, replaced=replaced if head else ())
     return backbone
+
+
+@cache
+def check_backbone(name: str, num_classes: int, input_shape: Shape, sha256: str) -> None:
+    """Raise the errors of `build_backbone` with random weights; cached, because plans have many runs per network.
+
+    A network that cannot be divided into stages is found without memory for its weights, if its family can do that.
+    """
+    find_family(name).stages(name, input_shape)
+    with isolate_user_code():
+        build_backbone(name, num_classes, weights="random", input_shape=input_shape, sha256=sha256)
 
 
 def _replace_classifier(model: nn.Module, path: str, num_classes: int, seed: int) -> None:

@@ -1,6 +1,7 @@
 """Finds the stages of a user's network and checks that, run in order, they compute its forward pass."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ class NotAChain(Exception):
     """A network cannot be divided into stages. The message is a reason that is shown after the network's name."""
 
 
-def find_layout(model: nn.Module) -> Layout:
+def find_layout(model: nn.Module, stages: Mapping[str, nn.Module] | None = None) -> Layout:
     """Return the module paths of a network's stages.
+
+    A module without parameters and buffers that is not stored in the network, such as a pooling, is stored in it.
 
     Parameters
     ----------
@@ -26,19 +29,45 @@ def find_layout(model: nn.Module) -> Layout:
         A `torch.nn.Sequential` whose children are the stages, or a module with a ``stages`` mapping from stage names
         to its modules. A `Sequential` in this mapping that is not an attribute of the network, or that lies in the
         head, is opened: its children are listed.
+    stages
+        The stages, if the network does not name them.
 
     Raises
     ------
     NotAChain
         If the network has no valid stage names, or a parameter is in no stage or in two.
     """
-    stages = _stages(model)
+    stages = stages or _stages(model)
     if tuple(stages) != name_stages(len(stages) - 2):
         raise NotAChain(f"its stages are {', '.join(map(str, stages))}; name them stem, block1 .. blockN, head")
+    _store_operations(model, stages)
     paths = {id(module): path for path, module in model.named_modules() if path}
     found = {stage: tuple(_paths(module, paths, stage, opened=stage == "head")) for stage, module in stages.items()}
-    _check_complete(model, found)
+    check_complete(model, found)
     return found
+
+
+def names_stages(model: nn.Module) -> bool:
+    """Return whether a network is a plain `torch.nn.Sequential` or has a ``stages`` mapping."""
+    return _is_plain(model) or isinstance(getattr(model, "stages", None), nn.ModuleDict | Mapping)
+
+
+def _store_operations(model: nn.Module, stages: Mapping[str, nn.Module]) -> None:
+    """Store modules without tensors in the network as ``added_head_1`` and so on, so that they have a path."""
+    known = {id(module) for module in model.modules()}
+    for stage, module in stages.items():
+        for i, part in enumerate(_unknown_parts(module, known)):
+            if not _tensors(part):
+                model.add_module(f"added_{stage}_{i + 1}", part)
+
+
+def _unknown_parts(module: nn.Module, known: Container[int]) -> Iterator[nn.Module]:
+    """Yield the modules that are not stored in a network; a plain `Sequential` is opened."""
+    if _is_plain(module) and id(module) not in known:
+        for child in module.children():
+            yield from _unknown_parts(child, known)
+    elif id(module) not in known:
+        yield module
 
 
 def _stages(model: nn.Module) -> dict[str, nn.Module]:
@@ -73,7 +102,7 @@ def _paths(module: nn.Module, paths: Mapping[int, str], stage: str, *, opened: b
         )
 
 
-def _check_complete(model: nn.Module, found: Layout) -> None:
+def check_complete(model: nn.Module, found: Layout) -> None:
     """Raise NotAChain unless every parameter and buffer is in exactly one stage."""
     owner: dict[int, str] = {}
     for stage, paths in found.items():
@@ -131,15 +160,21 @@ def check_stages(model: nn.Module, chain: nn.Module, *, shape: Shape, num_classe
         or a stage does not accept the output of the previous one.
     """
     probe = torch.randn(_BATCH, *shape, generator=torch.Generator().manual_seed(0))
-    modes = {module: module.training for module in (*model.modules(), *chain.modules())}
+    with restored(model, chain), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        chain.eval()
+        for module in model.eval().modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train()
+        return _differences(model, chain, probe, num_classes)
+
+
+@contextmanager
+def restored(model: nn.Module, *others: nn.Module) -> Iterator[None]:
+    """Restore the tensors of a model after the block, and the training mode of its modules and those of `others`."""
+    modes = {module: module.training for part in (model, *others) for module in part.modules()}
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    chain.eval()
-    for module in model.eval().modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.train()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return _differences(model, chain, probe, num_classes)
+        yield
     finally:
         model.load_state_dict(state)
         for module, training in modes.items():

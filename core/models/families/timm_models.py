@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 timm = Lazy("timm")
 torch = Lazy("torch")
+stage_check = Lazy("core.models.stage_check")
 weight_files = Lazy("core.models.weights")
 transformers = Lazy("core.models.families.transformers")
 
@@ -163,12 +164,25 @@ def create_model(name: str, *, dropout: float = 0.0, pretrained: bool = False, s
 
 
 def find_layout_on_meta(name: str) -> Layout:
-    """Return the stages of a backbone, built on the meta device without memory for weights."""
+    """Return the stages of a backbone, built on the meta device without memory for weights.
+
+    Raises
+    ------
+    UserError
+        If the model is not a chain of stages, or a parameter is in none of them, as in a vision transformer.
+    """
     try:
         with torch.device("meta"):
-            return find_layout(create_model(name), name)
+            model = create_model(name)
+            found = find_layout(model, name)
     except NotImplementedError:  # some constructors compute with their weights
-        return find_layout(create_model(name), name)
+        model = create_model(name)
+        found = find_layout(model, name)
+    try:
+        stage_check.check_complete(model, found)
+    except stage_check.NotAChain as error:
+        raise not_a_chain_error(name) from error
+    return found
 
 
 def find_layout(model: "nn.Module", name: str) -> Layout:

@@ -6,7 +6,8 @@ import sys
 import traceback
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +22,17 @@ if TYPE_CHECKING:
 torch = Lazy("torch")
 isolate_user_code = Lazy("core.system.user_code:isolate_user_code")
 stage_check = Lazy("core.models.stage_check")
+child_stages = Lazy("core.models.child_stages")
 
 
 class UserFile(Family):
     """Networks built by a function of a Python file.
 
     The function is called with the parameters it has among ``num_classes``, ``input_shape`` (channels, height, width;
-    no batch axis) and ``dropout``. It returns a new `torch.nn.Sequential` whose children are the stages (first stem,
-    last head), or a module with a ``stages`` mapping from stage names to modules in forward order. The last linear
-    layer of the head is the classifier.
+    no batch axis) and ``dropout``; a class works as well. It returns a new `torch.nn.Sequential` whose children are the
+    stages (first stem, last head), a module with a ``stages`` mapping from stage names to modules in forward order, or
+    a module whose children in order compute its forward pass (`core.models.child_stages`). The last linear layer of the
+    head is the classifier.
     """
 
     about = "path/to/net.py:make, a function that builds your own network"
@@ -46,20 +49,30 @@ class UserFile(Family):
 
     def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float | None) -> "nn.Module":
         """Call the function of the file."""
-        return _call(name, {"num_classes": num_classes, "input_shape": tuple(input_shape), "dropout": dropout or 0.0})
+        model = _call(name, {"num_classes": num_classes, "input_shape": tuple(input_shape), "dropout": dropout or 0.0})
+        with self._checked(name):
+            if not stage_check.names_stages(model):
+                _divided[model] = child_stages.divide_children(model, input_shape)
+        return model
 
     def layout(self, model: "nn.Module", name: str) -> Layout:
         """Return the stages that the network names."""
+        with self._checked(name):
+            found: Layout = stage_check.find_layout(model, _divided.get(model))
+        return found
+
+    @contextmanager
+    def _checked(self, name: str) -> Iterator[None]:
+        """Turn errors of the stages, which may be a property of the user's class, into a `UserError`."""
         try:
-            with isolate_user_code():  # `stages` may be a property of the user's class
-                found: Layout = stage_check.find_layout(model)
+            with isolate_user_code():
+                yield
         except stage_check.NotAChain as error:
             raise self.not_supported(name, str(error)) from None
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise self.not_supported(name, f"its stages raise {_describe_error(name, error)}") from error
-        return found
 
     def classifier(self, model: "nn.Module", name: str) -> str:
         """Return the path of the last linear layer of the head."""
@@ -91,6 +104,8 @@ class UserFile(Family):
 
 
 FAMILY = UserFile()
+# stages of networks that do not name them
+_divided: "weakref.WeakKeyDictionary[nn.Module, dict[str, nn.Module]]" = weakref.WeakKeyDictionary()
 _returned_modules: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()  # modules that user functions have returned
 
 
@@ -127,9 +142,11 @@ def _call(name: str, offered: dict[str, Any]) -> "nn.Module":
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if odd := [p for p in needed if p not in offered or p not in known]:
-        raise FAMILY.not_supported(
-            name, f"its parameter {odd[0]} has no default; available arguments: {', '.join(offered)}"
-        )
+        text = f"its parameter {odd[0]} has no default; available arguments: {', '.join(offered)}"
+        wanted = name.rpartition(":")[2]
+        if inspect.isclass(function):
+            text += f"; add a function to the file: def make(num_classes): return {wanted}({odd[0]}=...)"
+        raise FAMILY.not_supported(name, text)
     whole = any(p.kind == p.VAR_KEYWORD for p in parameters)
     try:
         with isolate_user_code():
@@ -140,7 +157,7 @@ def _call(name: str, offered: dict[str, Any]) -> "nn.Module":
         raise FAMILY.not_supported(name, f"it raises {_describe_error(name, error)}") from error
     if not isinstance(model, torch.nn.Module):
         what = type(model).__name__
-        raise FAMILY.not_supported(name, f"it returns a {what}, not a torch.nn.Sequential or a module with `stages`")
+        raise FAMILY.not_supported(name, f"it returns a {what}, not a torch.nn.Module")
     if any(isinstance(p, torch.nn.parameter.UninitializedTensorMixin) for p in model.parameters()):
         raise FAMILY.not_supported(name, "it has lazy layers: give the sizes of all layers")
     if any(module in _returned_modules for module in model.modules()):

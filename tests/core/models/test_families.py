@@ -181,7 +181,8 @@ def test_build_network_of_changed_file_raises(written: Path, run, dataset: Datas
 HEAD = "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, n))"
 WRONG = {
     "raise ValueError('no\\nway')": r"it raises ValueError: no \(line 3\)$",
-    "return nn.Linear(3, 4)": "it is not a torch.nn.Sequential and has no `stages` mapping",
+    "return nn.Linear(3, 4)": "it does not accept an input of 3 x 128 x 128 ",
+    "return nn.Linear(128, 4)": "its forward pass calls none of its children; add this line to class Linear: stages = ",
     "return nn.Sequential(nn.ReLU(), nn.ReLU())": r"its head has no linear classifier \(torch.nn.Linear\)$",
     f"return nn.Sequential(nn.Conv2d(5, 3, 1), {HEAD})": "it does not accept an input of 3 x 128 x 128 ",
     "return nn.Sequential(nn.ReLU(), nn.Linear(128, n))": "it returns 3 x 128 x 4 for one input instead of 4 logits",
