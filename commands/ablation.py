@@ -65,6 +65,7 @@ def run(call: Call) -> int:
         executed = execute_or_stop(plan, session)
         if executed is None:
             return INTERRUPTED
+        results: OutputFolder
         results, frame, executed = analyse_experiment(experiment, session, executed)
     return conclude(results, frame, executed, console, command=call.line)
 

@@ -1,5 +1,6 @@
 """Progress display on standard error: bars on a terminal, plain lines elsewhere."""
 
+import io
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -13,6 +14,7 @@ from core.errors import printable
 
 Progress = Callable[[int, int, str], None]  # steps done, number of steps, name of the task
 LINE_SECONDS = 10.0  # seconds between two plain lines about the same task
+NOTEBOOK_SECONDS = 0.5  # between two updates of the line of a task in a notebook
 SLOW_SECONDS = 2.0  # seconds after which `show_if_slow` shows a task
 
 
@@ -114,6 +116,40 @@ class Reporter:
             self._bars.remove_task(self._tasks.pop(what))
 
 
+class NotebookReporter(Reporter):
+    """Displays progress in a notebook: notes as lines of a cell's output, and below them one line that is rewritten."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(file=io.StringIO()))  # is no terminal; this class writes to `sys.stdout`
+        self._shown = ""
+        self._times: dict[str, float] = {}
+
+    def note(self, text: str) -> None:
+        """Write one line."""
+        self._rewrite("")
+        print(printable(text), flush=True)  # noqa: T201
+
+    def __call__(self, done: int, total: int, what: str, detail: str = "", *, unit: str = "") -> None:
+        """Show that `done` of `total` steps of the task `what` are done; the last step removes the line."""
+        now = time.monotonic()
+        if done >= total:
+            self.drop(what)
+        elif now - self._times.get(what, -NOTEBOOK_SECONDS) >= NOTEBOOK_SECONDS:
+            self._times[what] = now
+            self._rewrite(printable(f"{what}: {done}/{total}{'  ' + detail if detail else ''}"))
+
+    def drop(self, what: str) -> None:
+        """Remove the line of a task."""
+        self._times.pop(what, None)
+        if self._shown.startswith(f"{what}: "):
+            self._rewrite("")
+
+    def _rewrite(self, line: str) -> None:
+        if line != self._shown:
+            print(f"\r{line.ljust(len(self._shown))}\r{line}", end="", flush=True)  # noqa: T201
+            self._shown = line
+
+
 class NullReporter(Reporter):
     """Shows nothing: for tests and for Ray workers."""
 
@@ -122,3 +158,8 @@ class NullReporter(Reporter):
 
     def __call__(self, done: int, total: int, what: str, detail: str = "", *, unit: str = "") -> None:
         """Show nothing."""
+
+
+def make_reporter() -> Reporter:
+    """Return the reporter that suits this process: a `NotebookReporter` in Jupyter, otherwise a `Reporter`."""
+    return NotebookReporter() if Console().is_jupyter else Reporter()

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ablations
 from ablations.base import Ablation
@@ -36,6 +36,7 @@ make_output_folder = Lazy("analysis.output.output_folder:OutputFolder")  # impor
 choose_folder = Lazy("analysis.output.results_index:choose_folder")
 load_all_published = Lazy("analysis.published.numbers:load_all_published")
 write_published_comparison = Lazy("analysis.published.comparison:write_published_comparison")
+Output = TypeVar("Output", bound="OutputFolder")
 LOCAL = ("", "local")  # values of --ray that train on this machine
 
 
@@ -77,8 +78,12 @@ def prepare(call: Call, session: Session) -> Experiment:
 
 
 def analyse_experiment(
-    experiment: Experiment, session: Session, executed: ExecutionSummary
-) -> "tuple[OutputFolder, pd.DataFrame, ExecutionSummary]":
+    experiment: Experiment,
+    session: Session,
+    executed: ExecutionSummary,
+    *,
+    make_folder: "Callable[..., Output]" = make_output_folder,
+) -> "tuple[Output, pd.DataFrame, ExecutionSummary]":
     """Write the tables and figures of the finished runs of an ablation, and compare them with published numbers.
 
     Parameters
@@ -89,6 +94,8 @@ def analyse_experiment(
         Store, device and execution options of the runs.
     executed
         Summary of the execution.
+    make_folder
+        Class of the output folder: `OutputFolder` or one that inherits from it.
 
     Returns
     -------
@@ -102,10 +109,8 @@ def analyse_experiment(
     plan, name = experiment.plan, experiment.plan.ablation
     folder, default = choose_analysis_folder(experiment, session)
 
-    def analyse() -> "tuple[OutputFolder, pd.DataFrame]":
-        results = make_output_folder(
-            plan, session, folder, published_as=session.execution.published_as, analysis=default
-        )
+    def analyse() -> "tuple[Output, pd.DataFrame]":
+        results = make_folder(plan, session, folder, published_as=session.execution.published_as, analysis=default)
         return results, experiment.analyse(results)
 
     (results, frame), executed = analyse_with_repair(analyse, plan, session, executed, again=experiment.trains)

@@ -3,11 +3,13 @@
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from core import datasets
 from core.config.run import Run
 from core.datasets.dataset import Dataset, Split
 from core.errors import UserError, unknown_name_error
@@ -15,6 +17,7 @@ from core.inputs.store.stored_inputs import DatasetInputs
 from core.models.backbone import Backbone
 from core.models.build_network import build_network
 from core.models.parameter_names import from_original
+from core.progress import Progress, no_progress
 from core.session import Session
 from core.store.record import Record
 from core.store.run_store import Store
@@ -127,6 +130,32 @@ def find_finished_record(run_id: str, store: Store, *, otherwise: str = "train o
     if not finished:
         raise UserError(f"--run {run_id}: {store.runs} has no finished run; {otherwise}")
     raise unknown_name_error("finished run", run_id, finished)
+
+
+def load_run_dataset(run: Run, root: Path | None, store: Store, *, progress: Progress = no_progress) -> Dataset:
+    """Load the data set of a run, and check that it has the clips that the run was trained on.
+
+    Parameters
+    ----------
+    run
+        The run.
+    root
+        Folder of the data set, as for ``--data-root``; not needed for the embedded one.
+    store
+        Store of the run.
+    progress
+        Called while files are read.
+
+    Raises
+    ------
+    UserError
+        If the data set cannot be loaded, or its clips are not those of the run.
+    """
+    loaded = datasets.load_dataset(run.data.name, root, cache=store.cache, progress=progress)
+    dataset = datasets.select(loaded, **run.data.selection)
+    if dataset.compute_fingerprint(store.cache, progress=progress) != run.data.content:
+        raise UserError(f"the clips in {loaded.root} are not those of run {run.id}")
+    return dataset
 
 
 def load_trained_network(record: Record, store: Store) -> nn.Sequential:

@@ -1,0 +1,1 @@
+"""The toolkit in Python programs and notebooks; `ablations` exports the functions of these modules."""
