@@ -61,7 +61,7 @@ class Session:
     execution
         Options for device, threads and folders.
     reporter
-        Progress display; by default a `Reporter` on standard error.
+        Progress display; by default a `NullReporter`, which shows nothing.
 
     Raises
     ------

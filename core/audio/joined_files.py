@@ -74,7 +74,7 @@ def find_parts(read: Reader, tell: Callable[[], int]) -> Iterator[tuple[int, int
     """Yield the start and end, in bytes, of each recording in a file; most files contain one.
 
     The caller must decode each part before it requests the next. The first part of a FLAC file includes all bytes that
-    follows, because its decoder stops at the stated number of samples.
+    follow, because its decoder stops at the stated number of samples.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def _find_mp3(read: Reader, base: int) -> Iterator[int]:
 
 
 def _find_xing_frames(read: Reader, name: re.Pattern[bytes], start: int) -> Iterator[tuple[int, int]]:
-    """Yield a pair for each frame with a Xing or Info header: the start of the frame, and the start of its sound."""
+    """Yield the position of each frame with a Xing or Info header, as a pair (start, start) like the pairs of tags."""
     for place in _search(read, name, start):
         for offset in XING_OFFSETS:
             frame = place - offset

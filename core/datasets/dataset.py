@@ -241,7 +241,7 @@ class Dataset:
         return replace(self, clips=self.clips.assign(fold=new_folds))
 
     def number_recordings(self) -> np.ndarray | None:
-        """Return a number for each clip, (clips,), equal for identical files; None if all files are known to differ."""
+        """Return a number for each clip, (clips,), equal for identical files; None if no two files are identical."""
         paths = self.clips["path"].tolist()
         numbers = pd.factorize(np.array([self.digests.get(path) or path for path in paths], object))[0]
         return numbers if len(paths) and numbers.max() + 1 < len(paths) else None

@@ -178,7 +178,7 @@ def _hash_selected(
 
 
 def _hash_file(root: Path, path: str) -> FileDigest:
-    """Return the signature and the digest of a file; of a broken link (a bad clip), the digest of its target path."""
+    """Return the signature and the digest of a file; of a broken link (a bad clip), the digest of a description."""
     try:
         if is_broken_link(root / path):
             target = f"{path} is a broken link to {(root / path).readlink()}"

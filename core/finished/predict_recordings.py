@@ -48,8 +48,8 @@ class PredictionOutputs:
 def predict_logits(records: Sequence[Record], sounds: UnlabelledClips, session: Session) -> PredictionOutputs:
     """Compute the logits of recordings with trained networks, each with the inputs and the precision of its run.
 
-    Nothing is fitted or stored. With ``--on-bad-clip fail`` all recordings are read, and the error lists all unusable
-    ones.
+    No statistics are fitted, and no inputs are stored. With ``--on-bad-clip fail`` all recordings are read,
+    and the error lists all unusable ones.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def predict_logits(records: Sequence[Record], sounds: UnlabelledClips, session: 
     Raises
     ------
     UserError
-        For unusable recordings and weights.
+        If recordings or weights cannot be used.
     """
     networks = [_Predictor(record, session) for record in records]
     paths: list[str] = []

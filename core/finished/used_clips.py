@@ -20,7 +20,7 @@ def find_used_clips(
     """Return the part of the runs that each recording was used in, (recordings,): training, validation, test or new.
 
     A recording counts as used if its content is identical to that of a clip; other encodings of the same sound are not
-    found. With several runs, a training clip of any of them is a training clip, then likewise for validation and test.
+    found. With several runs, the first of training, validation and test that applies to any run is returned.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ from core.inference.trace import trace_network
 EVALUATION_BATCH_SIZE = 64  # clips
 CPU_BATCH_SIZE = 32  # clips in one batch on a CPU, or in two parallel ones, so that activations fit into its caches
 BatchMap = Callable[[Iterable[Any]], Iterator[torch.Tensor]]  # maps batches to their outputs, in the same order
-_traced_networks = WeakKeyDictionary[nn.Module, "_TracedNetwork"]()  # filled by `_trace`
+_traced_networks = WeakKeyDictionary[nn.Module, "_TracedNetwork"]()  # `_trace` adds entries
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def fast_eval(network: nn.Module, compute_mode: ComputeMode, example: Callable[[
     compute_mode
         Device, precision and layout of the run.
     example
-        Returns a few inputs (batch, ...) to trace a network that was not evaluated before.
+        Function that returns a few inputs (batch, ...), used to trace a network at its first evaluation.
 
     Yields
     ------
@@ -85,7 +85,7 @@ def _trace(network: nn.Module, example: Callable[[], Any], compute_mode: Compute
 
 
 def can_fold(compute_mode: ComputeMode) -> bool:
-    """Tell whether batch norms are folded: not in 16 bits, where the folded weights would be rounded once more."""
+    """Return whether batch norms are folded: True except in 16 bits, where folded weights would be rounded again."""
     return compute_mode.dtype == torch.float32
 
 

@@ -42,7 +42,7 @@ def map_batches(
         Number of CPU threads of all workers together.
     """
     workers = count_workers(threads)
-    inference_mode, grad_enabled = torch.is_inference_mode_enabled(), torch.is_grad_enabled()  # of the caller
+    inference_mode, grad_enabled = torch.is_inference_mode_enabled(), torch.is_grad_enabled()  # of the calling thread
     networks: SimpleQueue[nn.Module] = SimpleQueue()
     for _ in range(workers):
         networks.put(shallow_copy(network))

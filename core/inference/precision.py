@@ -45,7 +45,7 @@ def check_precision(precision: str, device: torch.device) -> None:
     Raises
     ------
     UserError
-        The CPU has none of the instructions, which the message names.
+        If the CPU has none of `BF16_INSTRUCTIONS`; the message names them.
     """
     if precision == "bf16" and effective_precision(precision, device) != "bf16":
         raise UserError(

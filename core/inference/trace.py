@@ -39,7 +39,7 @@ def trace_network(network: nn.Module, example: Any, is_traced: Callable[[nn.Modu
     example
         A few inputs (batch, ...). The state of torch's random generators is restored afterwards.
     is_traced
-        Returns whether a module is traced.
+        Function that returns whether a module is traced.
     """
     trace, counter = Trace(), _UseCounter()
     pairs: list[tuple[str, str]] = []
@@ -59,7 +59,7 @@ def trace_network(network: nn.Module, example: Any, is_traced: Callable[[nn.Modu
         if is_traced(module):
             hooks.append(module.register_forward_pre_hook(lambda _, x, name=name: on_input(name, x[0])))
             hooks.append(module.register_forward_hook(lambda _, x, y, name=name: on_output(name, x[0], y)))
-    gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}  # leave other GPUs alone
+    gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}  # only the GPUs of the network
     try:
         with torch.random.fork_rng(devices=gpus), torch.no_grad(), counter:
             before = torch.get_rng_state()

@@ -21,7 +21,7 @@ class Features(InputKind):
     Parameters
     ----------
     clip
-        Uses `sr`, and `duration` to check the length.
+        Clip options; `sr` is used, and `duration` to check the length.
     frontend
         Uses `columns` for a table. For recordings uses `window` and `hop` (0: 2048 samples and a quarter of it),
         `padding`, `peak`, `n_mfcc`, and the fields of the mel filters.

@@ -23,7 +23,7 @@ TICKS_HZ = (0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # ticks of a frequ
 EPS = 1e-6  # added to the power before the logarithm
 FLOOR_DB = -60.0  # 10 log10 EPS: silence, and the lower end of the value range
 SPAN_DB = 100.0  # width of the value range for filters of equal area: -60 to 40 dB
-WIDE_SPAN_DB = 120.0  # for filters with a peak of 1: -60 to 60 dB; a full-scale tone has about 60 dB
+WIDE_SPAN_DB = 120.0  # width for filters with a peak of 1: -60 to 60 dB; a full-scale tone has about 60 dB
 DB_PER_NEPER = 10 / torch.tensor(10.0, dtype=torch.float64).log().item()  # dB per unit of natural logarithm
 MAX_CPU_SAMPLES = 2**19  # samples of the frames that are transformed at a time: 2 MB, the size of a CPU cache
 MAX_GPU_SAMPLES = 2**27  # the same on a GPU: 0.5 GB, about 2 GB with intermediate results

@@ -7,14 +7,15 @@ from torch import nn
 class AuxiliaryHead(nn.Module):
     """Pass the input through unchanged; in training mode, also compute and keep the logits of an auxiliary head.
 
-    It belongs to the block that contains it, and is frozen, fused and cut with it. In evaluation mode it does nothing.
+    The head is part of the block that contains it: both are frozen, fused and cut together. In evaluation mode the
+    head is not computed.
 
     Parameters
     ----------
     head
-        Maps the input to logits (batch, num_classes); its last linear layer is named ``classifier``.
+        Module that maps the input to logits (batch, num_classes); its last linear layer is named ``classifier``.
     weight
-        Weight of its loss.
+        Weight of the loss of the auxiliary head.
     """
 
     def __init__(self, head: nn.Sequential, weight: float) -> None:

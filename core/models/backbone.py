@@ -42,7 +42,7 @@ class Backbone(nn.Module):
     classifier
         Module path of the last linear layer.
     mean, std
-        Per channel, of the pretraining images, whose values are 0 .. 1.
+        Mean and standard deviation per channel of the pretraining images, whose values are 0 .. 1.
     input_shape
         Shape of one input without the batch axis, e.g. (3, height, width).
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from core.errors import UserError
 
-_HEAD_STREAM = 0x68656164  # "head": the head's random stream differs from the body's
+_HEAD_STREAM = 0x68656164  # "head" in ASCII; gives the head another random stream than the other stages
 
 
 def make_dense_layers(widths: Sequence[int], *, seed: int) -> list[nn.Linear]:
@@ -32,7 +32,7 @@ def draw_dense_tensors(widths: Sequence[int], *, seed: int) -> list[torch.Tensor
 
 
 def untrained_layers(layers: Sequence[nn.Linear], *, seed: int) -> Sequence[nn.Linear]:
-    """Return the last layers of a head that have the values `make_dense_layers` draws for a seed; () if none has."""
+    """Return the last layers of a head that still have the initial weights of `make_dense_layers`; () if none."""
     for first in range(len(layers)):
         new = draw_dense_tensors(layer_widths(layers[first:]), seed=seed)
         there = (tensor for layer in layers[first:] for tensor in (layer.weight, layer.bias))

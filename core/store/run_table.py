@@ -16,9 +16,9 @@ from core.errors import UserError, unknown_name_error
 from core.store.record import Metrics, Record
 from core.store.run_store import Store
 
-RENAMED = {"epochs": "trained_epochs", "epoch": "last_epoch"}  # metrics with the name of an option
+RENAMED = {"epochs": "trained_epochs", "epoch": "last_epoch"}  # columns of metrics with the same name as an option
 METRICS = tuple(RENAMED.get(field.name, field.name) for field in dataclasses.fields(Metrics))
-CHANGES = ("model__freeze", "model__fuse", "model__cut")  # how an ablation changes the network
+CHANGES = ("model__freeze", "model__fuse", "model__cut")  # fields that an ablation sets to change the network
 COUNTS = ("parameters", "trainable_parameters")
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,

@@ -1,1 +1,1 @@
-"""What the operating system, the C library and torch provide: files, signals, threads, devices and global settings."""
+"""Access to the operating system, the C library and torch: files, signals, threads, devices, global settings."""

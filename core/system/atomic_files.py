@@ -81,19 +81,19 @@ class atomic_write:
 
 
 def remove_temporary_files(folder: Path, names: Sequence[str]) -> None:
-    """Delete temporary files of killed processes in a folder; other files, also hidden ones, are left.
+    """Delete temporary files of killed processes in a folder. Other files, including hidden ones, are not deleted.
 
     Parameters
     ----------
     folder
         The folder.
     names
-        Names of the files that `atomic_write` or safetensors were writing.
+        Names of the final files that `atomic_write` or safetensors was writing when the process was killed.
     """
     of_ours = "|".join(map(re.escape, names))
     for path in folder.glob(".*"):
         if re.fullmatch(rf"\.({of_ours})\.\d+|\.tmp\w{{6}}", path.name):
-            with contextlib.suppress(OSError):  # a folder with such a name, or a file that NFS keeps open
+            with contextlib.suppress(OSError):  # it is a folder, or a file that NFS keeps open
                 path.unlink()
 
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 Signature = tuple[int, int, int, int]
-LFS_START = b"version https://git-lfs.github.com/spec/"  # of the text that Git LFS leaves in place of a file
+LFS_START = b"version https://git-lfs.github.com/spec/"  # start of the text file that Git LFS puts in place of a file
 LFS_REASON = "a Git LFS pointer in place of the file (run git lfs pull)"
 
 

@@ -25,7 +25,7 @@ _THREAD_TEXT = "can't start new thread"
 
 
 def find_machine_error(error: BaseException) -> MachineError | None:
-    """Return the error to raise if an error, or one of its causes, is due to the machine, otherwise None."""
+    """Return a `MachineError` if an error, or one of its causes, is due to the machine; otherwise None."""
     link: BaseException | None = error
     while link is not None and not isinstance(link, MachineError):
         if remedy := _find_remedy(link):

@@ -1,4 +1,4 @@
-"""Global settings of torch: those that this toolkit changes, and all of them while code of a user runs."""
+"""Change global settings of torch, and restore them after code of a user has run."""
 
 import random
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-SMALL_NETWORK = 2**20  # weights; the steps of a smaller network are faster on one thread than on several
+SMALL_NETWORK = 2**20  # number of weights; a smaller network trains faster on one thread than on several
 
 
 def set_up_torch(device: torch.device, threads: int) -> None:
@@ -27,7 +27,7 @@ def allow_tf32(allow: bool) -> None:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Use `count` CPU threads inside a block. Sums and products depend on the number in their last bits."""
+    """Use `count` CPU threads inside a block. The last bits of sums and products depend on this number."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -50,11 +50,11 @@ def full_precision() -> Iterator[None]:
 
 @contextmanager
 def restored_settings() -> Iterator[None]:
-    """Restore global settings after a block that runs code of a user, so that other runs compute as without it.
+    """Restore global settings after a block that runs code of a user, so that it does not affect other runs.
 
-    Settings of torch that affect results (backends, default dtype and device, gradient mode, threads, deterministic
-    algorithms, precision), the random generators of NumPy and Python, NumPy's handling of floating point errors, and
-    matplotlib's parameters. Torch's generators are not restored.
+    These are settings of torch that affect results (backends, default dtype and device, gradient mode, threads,
+    deterministic algorithms, precision), the random generators of NumPy and Python, NumPy's handling of floating point
+    errors, and matplotlib's parameters. Torch's generators are not restored.
     """
     with ExitStack() as restoring:
         for read, write in _SETTINGS:
@@ -118,7 +118,7 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (random.getstate, random.setstate),
     (np.random.get_state, np.random.set_state),
     (np.geterr, lambda value: np.seterr(**value)),
-    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),  # last, so that it is restored first
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),  # last: restored first
 )
 
 

@@ -19,8 +19,8 @@ from core.tracking.run_tracker import TrackerClient
 
 DEFAULT_EXPERIMENT = "audio-ablation"
 RUN_ID_TAG = "run_id"
-MAX_PARAMETER_LENGTH = 500  # of a parameter's value, in characters; older servers refuse longer ones
-REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # unless set
+MAX_PARAMETER_LENGTH = 500  # characters of the value of a parameter; older servers refuse longer values
+REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # unless already set
 
 
 class MlflowClient(TrackerClient):

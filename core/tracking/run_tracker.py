@@ -19,7 +19,7 @@ from core.store.run_table import list_options
 from core.tracking import CLIENTS
 
 EPOCH = "epoch"
-CHANGES = ("freeze", "fuse", "cut")  # how an ablation changes the network
+CHANGES = ("freeze", "fuse", "cut")  # fields that an ablation sets to change the network
 CURVE = re.compile("lr|(train|validation|test)_(loss|accuracy)")  # columns of a history that are sent
 
 
@@ -75,7 +75,7 @@ class RunTracker:
     def __init__(self, name: str, store: Store, note: Callable[[str], None]) -> None:
         self.name, self.store, self.note = name, store, note
         self._client: TrackerClient | None = None
-        self._sent: dict[str, set[int]] = {}  # epochs that have been sent, by run id; a cluster reports some of them
+        self._sent: dict[str, set[int]] = {}  # numbers of the epochs that have been sent, by run id
 
     def connect(self) -> None:
         """Connect to the tracker before runs are trained; raise `UserError` if that is not possible."""

@@ -30,13 +30,13 @@ class Augmentation:
     Attributes
     ----------
     waveform
-        Function that changes a waveform before it is brought to its length; ``--n-augmented`` versions of each clip
-        are stored. None for no change.
+        Function that changes a waveform before it is padded or cut to the clip length; ``--n-augmented`` versions of
+        each clip are stored. None for no change.
     batch
         Function that takes the value of silence and returns a module, which changes training batches of images (batch,
         channels, height, width) with torch's random generator. None for no change.
     changes_tests
-        Whether `batch` also changes validation and test clips. This is a leak; it reproduces a published report.
+        Whether `batch` also changes validation and test clips, to reproduce the data leak of a published report.
     crops_recordings
         Whether a training clip is cropped at a random position of its recording in every epoch; needs
         ``--on-the-fly``.
@@ -74,7 +74,7 @@ def make_batch_augmentation(run: Run) -> nn.Sequential:
 
 
 def make_test_augmentation(run: Run) -> nn.Sequential:
-    """Make the modules that augment validation and test batches; empty unless a leak is reproduced."""
+    """Make the modules that augment validation and test batches; empty except for ``--augment rotate-all``."""
     named: Augmentation = AUGMENTATIONS[run.training.augment]
     if not (named.changes_tests and named.batch):
         return nn.Sequential()

@@ -25,9 +25,9 @@ from core.session import DeviceCache, Session
 from core.system.thread_pool import map_ahead
 from core.training import AUGMENTATIONS
 
-CLIPS_PER_COPY = 64  # clips copied to the device at a time, because there may be no memory for a second copy of all
-N_READERS = 4  # threads, each of which reads one batch; one more batch is ready
-CROP_STREAM = 2  # random stream of crop positions, apart from the others of the same seed and epoch
+CLIPS_PER_COPY = 64  # clips copied to the device at a time; a second copy of all clips may not fit into memory
+N_READERS = 4  # number of threads that read batches ahead, one batch each
+CROP_STREAM = 2  # seeds crop positions differently from the other random numbers of an epoch
 
 
 class InputSource(ABC):
@@ -97,13 +97,13 @@ class ArraySource(InputSource):
     arrays
         One array (clips, ...) per version: plain first, augmented ones after.
     key
-        Identifies the content of the arrays; runs with one key share their copy on the device.
+        Text that identifies the content of the arrays. Runs with the same key share one copy on the device.
     device
         Device of the batches.
     channels_last
         Whether images are laid out channels-last.
     device_cache
-        Arrays that are on the device already.
+        Cache of the arrays that are already on the device.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ from core.errors import UserError
 
 COMPILERS = {"cpu": ("CXX", ("g++",)), "cuda": ("CC", ("gcc", "clang", "cc"))}  # the compilers that torch looks for
 VERBOSE_LOGGERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.utils.cpp_extension")
-MAX_PROGRAMS = 256  # in one process; after 8, torch would stop compiling
+MAX_PROGRAMS = 256  # programs that torch compiles in one process; its default is 8
 
 
 def compile_network(network: nn.Module, device: torch.device) -> Callable[[Any], torch.Tensor]:
@@ -35,7 +35,7 @@ def compile_network(network: nn.Module, device: torch.device) -> Callable[[Any],
     Raises
     ------
     UserError
-        The machine has no C++ compiler.
+        If the machine has no C++ compiler.
     """
     check_compiler(device)
     _prepare_torch()
@@ -81,7 +81,7 @@ def check_compiler(device: torch.device) -> None:
     Raises
     ------
     UserError
-        There is none; the message names the compilers that were looked for.
+        If there is no C++ compiler; the message names the compilers that torch looks for.
     """
     variable, names = COMPILERS[device.type]
     from_environment = os.environ.get(variable)

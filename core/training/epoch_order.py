@@ -7,14 +7,14 @@ from core.training.prepare import PreparedRun
 
 
 def seed_epoch(seed: int, epoch: int, *stream: int) -> torch.Generator:
-    """Seed torch's global generator for an epoch, and return the generator of its batch order."""
+    """Seed torch's global generator for an epoch and return a generator for its batch order (`derive_epoch_seeds`)."""
     order_seed, global_seed = derive_epoch_seeds(seed, epoch, *stream)
     torch.manual_seed(global_seed)
     return torch.Generator().manual_seed(order_seed)
 
 
 def derive_epoch_seeds(seed: int, epoch: int, *stream: int) -> tuple[int, int]:
-    """Return two seeds for an epoch: of its batch order, and of all its other random numbers."""
+    """Return two seeds for an epoch, of its batch order and of other random numbers; they also depend on `stream`."""
     order_seed, global_seed = np.random.SeedSequence((seed, epoch, *stream)).generate_state(2, np.uint64)
     return int(order_seed), int(global_seed)
 

@@ -32,7 +32,7 @@ def list_evaluation_rows(split: Split) -> dict[str, np.ndarray]:
 def format_accuracy(*, validation: float | None, test: float) -> str:
     """Return the accuracy that progress messages show: on validation clips if the run has any, else on the test fold.
 
-    Thus nobody chooses settings on the test fold while a search is running.
+    The test accuracy is not shown during a search, so that users do not choose settings by it.
     """
     if validation is None or math.isnan(validation):
         return f"test accuracy {test:.1%}"
@@ -47,14 +47,14 @@ def compute_scores(logits: Mapping[str, np.ndarray], prepared: PreparedRun, epoc
     logits
         Logits (rows, classes) by part, see `list_evaluation_rows`.
     prepared
-        Labels and split.
+        Prepared run, which has the labels and the split.
     epoch
         Number of the epoch, from 0.
 
     Raises
     ------
     NonFiniteLoss
-        A logit is NaN or infinite.
+        If a logit is NaN or infinite.
     """
     labels, row = prepared.labels.cpu().numpy(), {}
     for name, part in list_evaluation_rows(prepared.split).items():

@@ -1,8 +1,8 @@
-"""The input transform: first module of a network, maps inputs to the range that the backbone expects.
+"""The input transform: the first module of a network, which maps inputs to the range that the backbone expects.
 
 A fitted transform (``--normalise train``, ``--pca``) uses the training clips only. It is stored with the run, so that
-opening the run needs no clips. Runs of older versions lack that file; their transform is fitted again, to the same
-numbers.
+opening the run needs no clips. Runs of older versions lack that file; their transform is fitted again and has the same
+values.
 """
 
 from collections import OrderedDict
@@ -32,7 +32,7 @@ def make_input_transform(run: Run, backbone: Backbone, inputs: DatasetInputs, sp
     Raises
     ------
     UserError
-        If ``fixed`` or ``unit`` is not possible for the kind of input, or if it cannot be coloured.
+        If ``fixed`` or ``unit`` is not possible for the kind of input, or if a colour map cannot be applied to it.
     """
     return fit_normalisation(run, inputs, split) if is_transform_fitted(run) else _make_fixed_transform(run, backbone)
 

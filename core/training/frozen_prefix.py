@@ -30,10 +30,10 @@ from core.models.backbone import Backbone
 from core.session import Session
 from core.system.thread_pool import CancellablePool
 
-PART_SIZE = 1024  # clips; parts that are finished are kept if the process is killed
-FOLDING_VERSION = 4  # increased if batch norms are folded in another way
-DTYPE_FACT = "dtype"  # fact stored with activations that were computed in 16 bits
-CLIP_MS_FACT = "ms_per_clip"  # fact: milliseconds per clip, for the inference time of the whole network
+PART_SIZE = 1024  # clips in one part; if the process is killed, finished parts are kept
+FOLDING_VERSION = 4  # part of the cache key; to be increased if the folding of batch norms changes
+DTYPE_FACT = "dtype"  # key of the stored dtype of activations that were computed in 16 bits
+CLIP_MS_FACT = "ms_per_clip"  # key of the stored milliseconds per clip, part of the inference time of the network
 
 
 def split_at_freeze(normalise: nn.Module, backbone: Backbone, freeze: str) -> tuple[nn.Module, nn.Module]:
@@ -67,7 +67,7 @@ def split_at_freeze(normalise: nn.Module, backbone: Backbone, freeze: str) -> tu
 def load_activations(prefix: nn.Module, images: DatasetInputs, run: Run, session: Session) -> Entry:
     """Return the output of a frozen prefix for every input from the cache; compute it if necessary.
 
-    It is computed in the precision of the run and stored in float32; a 16-bit precision is noted for `prepend_cast`. If
+    It is computed in the precision of the run and stored in float32; a 16-bit dtype is recorded for `prepend_cast`. If
     the cache has the output of a shallower prefix, the computation starts from there.
 
     Parameters
@@ -77,7 +77,7 @@ def load_activations(prefix: nn.Module, images: DatasetInputs, run: Run, session
     images
         Inputs of all clips.
     run
-        Its precision and memory format are used.
+        Run with the precision and the memory format to use.
     session
         Cache, device, threads and progress.
 
@@ -157,7 +157,7 @@ class _PrefixComputation:
             assert isinstance(self.prefix, nn.Sequential)
             stages = list(self.prefix[1].named_children())
             for n in range(min(len(stages), len(steps) - 2), 0, -1):
-                # same structure as from `split_at_freeze`, for the same key
+                # the same structure as that of `split_at_freeze` gives the same cache key
                 shallower = nn.Sequential(self.prefix[0], nn.Sequential(OrderedDict(stages[:n])))
                 if entry := find_entry(self.folder, key_fields=self.key(shallower)):
                     return entry, [*_make_cast(entry), *steps[1 + n :]]
@@ -196,7 +196,7 @@ def _list_steps(prefix: nn.Module) -> list[nn.Module]:
 
 
 def prepend_cast(network: nn.Module, stored: Entry) -> nn.Module:
-    """Prepend a cast of cached activations to the dtype in which they were computed, if that was a 16-bit one."""
+    """Prepend a cast of cached activations to the dtype in which they were computed, if it has 16 bits."""
     casts = [("cast", cast) for cast in _make_cast(stored)]
     return nn.Sequential(OrderedDict([*casts, *network.named_children()])) if casts else network
 
@@ -208,7 +208,7 @@ def _make_cast(stored: Entry) -> list[CastTo]:
 def numerics_key_fields(
     device: torch.device, *, channels_last: bool, threads: int, precision: str = "fp32"
 ) -> dict[str, Any]:
-    """Return the cache key fields for the rounding errors of a network's output, in JSON types.
+    """Return the cache key fields for settings that affect the rounding of a network's output, in JSON types.
 
     Rounding depends on the version of torch, the memory format, the device, the number of threads on a CPU, and on a
     GPU the current setting of TF32 (`core.system.torch_settings.allow_tf32`).

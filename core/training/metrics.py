@@ -33,7 +33,7 @@ class PerClass:
 
     @property
     def macro_f1(self) -> float:
-        """Mean F1 over the classes that occur among the targets."""
+        """Mean F1 over the classes that occur among the targets, 0 to 1."""
         return float(self.f1[self.support > 0].mean())
 
 

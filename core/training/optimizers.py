@@ -1,4 +1,4 @@
-"""Optimizers: functions of the trained parameters and of `Training`, which has the lr and the weight decay."""
+"""Optimizers: functions of the trained parameters and of `Training` (learning rate, weight decay)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -45,5 +45,5 @@ def _is_on_gpu(parameters: Parameters) -> bool:
 
 
 def _kernel_options(parameters: Parameters) -> dict[str, Any]:
-    """Return the options of the fastest implementation: one fused kernel on a GPU, where launches dominate."""
+    """Return the options of the fastest implementation; on a GPU a fused kernel, because launching kernels is slow."""
     return {"fused": True} if _is_on_gpu(parameters) else {"foreach": True}

@@ -51,8 +51,8 @@ class PreparedRun:
     split
         Rows for training, validation and testing.
     augment
-        Augmentation of training batches. Empty without one, and for inputs computed on the fly, which are augmented
-        inside `network`.
+        Augmentation of training batches. It is empty without augmentation, and for inputs that are computed on the fly,
+        because `network` augments them.
     bad_clips
         (path, reason) of each clip that could not be used.
     prefix_reused

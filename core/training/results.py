@@ -47,7 +47,7 @@ def collect_versions() -> dict[str, str]:
 
 
 def collect_provenance(session: "Session", training: Training | None = None) -> dict[str, Any]:
-    """Return device, number of threads and versions; with `training` also the precision that is really used."""
+    """Return device, number of threads and versions; with `training` also the precision that the device uses."""
     device = torch.cuda.get_device_name(session.device) if session.device.type == "cuda" else platform.processor()
     environment: dict[str, Any] = {"device": str(session.device), "device_name": device, "threads": session.threads}
     if training:
@@ -73,7 +73,7 @@ def compute_results(
     Parameters
     ----------
     training, prepared, dataset
-        Of the run.
+        Options, prepared network and data set of the run.
     history
         One row per epoch.
     logits, targets
@@ -92,7 +92,7 @@ def compute_results(
         converged = epoch + 1
         scores |= {"accuracy_validation_epoch": curve[epoch], "validation_epoch": converged}
         scores |= {name: history[-1][name] for name in ("validation_accuracy", "validation_loss")}
-    prefix_seconds = converged * count_epoch_rows(prepared) * prepared.prefix_ms / 1000  # as without the cache
+    prefix_seconds = converged * count_epoch_rows(prepared) * prepared.prefix_ms / 1000  # as if it were not cached
     times = {
         "time_to_converge": sum(row["train_seconds"] for row in history[:converged]) + prefix_seconds,
         "prediction_ms": _compute_prediction_ms(history, len(prepared.split.test)) + prepared.prefix_ms,

@@ -20,7 +20,7 @@ def compute_lr(training: Training, epoch: int, history: History = ()) -> float:
     Parameters
     ----------
     training
-        Uses `schedule` and the fields that the schedule needs.
+        Training options; `schedule` and the options of this schedule are used.
     epoch
         Epoch from 0.
     history

@@ -28,7 +28,7 @@ class TrainingStep:
     optimizer
         Optimizer of its trained parameters.
     training
-        Uses `loss`, `clip_norm`, `precision` and `compile`.
+        Training options; `loss`, `clip_norm`, `precision` and `compile` are used.
     device
         Device of the network and of the batches.
     """

@@ -28,9 +28,9 @@ MAX_EARLIER_RUNS = 200  # records that are read, the newest first, so that a lar
 FIRST_STEPS_SECONDS = 5.0  # seconds after which the steps of the first epoch give an estimate
 WARM_UP_STEPS = 2  # steps of an epoch that are not timed
 TRAINING_PASSES = 3.0  # cost of a training step (forward and backward) in forward passes
-OUTPUT_COST = 20.0  # time to write a value to memory in multiply-adds: fits EfficientNet-Lite0 on two cores
-RECENT_EPOCHS = 20  # epochs whose median time counts
-LONG_SECONDS = 10.0  # for shorter plans all settings count as equally fast
+OUTPUT_COST = 20.0  # time to write a value to memory, in multiply-adds; fitted to EfficientNet-Lite0 on two cores
+RECENT_EPOCHS = 20  # number of last epochs whose median time is used
+LONG_SECONDS = 10.0  # for shorter plans all settings are assumed to be equally fast
 
 
 class TimeLeft:
@@ -54,7 +54,7 @@ class TimeLeft:
     threads
         CPU threads of each run; 0 for those of the session.
     to_come
-        Number of later runs that a search has not chosen yet.
+        Number of further runs that a search will choose later.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class TimeLeft:
         self.measured: dict[object, list[float]] = {}  # the same for each epoch of this command
         self._works: dict[object, float] = {}
         self._has_epoch = False
-        self._announced = session.time_left is not None  # once for each command
+        self._announced = session.time_left is not None  # the time is announced once for each command
         self._started = time.monotonic()
 
     def compute_seconds(self) -> float | None:
@@ -96,7 +96,7 @@ class TimeLeft:
         return seconds / max(1, min(self.concurrent, len(runs) + self.to_come))
 
     def predict_seconds(self) -> float | None:
-        """Return the seconds of all runs before training, None if the store has no run with the same settings."""
+        """Predict the seconds of all runs before training; None if the store has no run with the same settings."""
         return self.compute_seconds() if all(self.keys[id] in self.earlier for id in self.unfinished) else None
 
     def announce_plan(self) -> None:
@@ -187,12 +187,12 @@ class TimeLeft:
             try:
                 with torch.random.fork_rng():
                     self._works[key] = _compute_step_work(run, self.datasets[run.data.content])
-            except Exception:  # of any kind, raised by a user's network; training will report it
+            except Exception:  # a user's network may raise any error; training will report it
                 self._works[key] = 1.0
         return self._works[key]
 
     def _count_passes(self, run: Run) -> float:
-        """Return the number of training steps per clip that an epoch of a run is worth."""
+        """Return the cost of an epoch of a run, in training steps of one clip."""
         key = (run.data.content, run.data.fold, run.data.validation)
         if key not in self._passes:
             split = self.datasets[run.data.content].split(run.data.fold, validation=run.data.validation)
@@ -231,7 +231,7 @@ def describe_time(seconds: float, n_runs: int) -> str:
 
 
 def _count_passes(n_train: int, n_evaluated: int) -> float:
-    """Return the number of training steps per clip that an epoch is worth."""
+    """Return the cost of an epoch in training steps of one clip; an evaluated clip costs less than a trained one."""
     return n_train + n_evaluated / TRAINING_PASSES
 
 

@@ -119,7 +119,7 @@ def read_metadata(root: Path, files: Sequence[Path], columns: Mapping[str, str])
 
 
 def _join(folder: str, path: str) -> str:
-    """Return a path relative to the data set. Absolute paths and paths outside it are unchanged and refused later."""
+    """Return a path relative to the data set; absolute paths are unchanged. Paths outside it are refused later."""
     return path if folder == "." or Path(path).is_absolute() else f"{folder}/{path}"
 
 

@@ -41,8 +41,8 @@ from core.system.thread_pool import CancellablePool, map_ahead
 
 BATCH_SIZE = 32  # clips that are decoded ahead and written together
 MAX_WAITING_SAMPLES = 1 << 20  # samples; longer recordings are not decoded ahead
-N_DECODERS = min(8, os.cpu_count() or 1)  # threads
-READ_AHEAD_BYTES = 1 << 20  # of each file
+N_DECODERS = min(8, os.cpu_count() or 1)  # number of threads that decode
+READ_AHEAD_BYTES = 1 << 20  # bytes of each file that the system is asked to read ahead
 MIN_CLIPS_FOR_PROCESSES = 4096  # fewer clips are read by threads of this process
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class InputBatch:
     problems: list[str | None]
 
 
-# Builds chunks in any order, writes their rows to the file of an array, and yields the part to record for each.
+# Function that builds chunks in any order, writes their rows to the file of an array, and yields a `Part` for each.
 BuildChunks = Callable[[InputSettings, Sequence[Chunk], Path], Iterator[Part]]
 
 
@@ -150,7 +150,7 @@ def check_readable(root: Path, paths: Sequence[str], reasons: Iterable[str]) -> 
     root, paths
         Folder and paths of the clips that were read.
     reasons
-        Reasons of those that cannot be used.
+        Reason for each clip that cannot be used.
 
     Raises
     ------

@@ -33,7 +33,7 @@ class WaveformsToInputs(nn.Module):
     kind
         Module that computes the inputs.
     augment, change
-        Modules that are applied to the inputs in training mode, and in evaluation mode.
+        Module that changes the inputs in training mode, and module that changes them in evaluation mode.
     channels_last
         Whether images are returned in the channels-last memory format.
     """
@@ -60,7 +60,7 @@ class LazyInputs:
     Parameters
     ----------
     waveforms
-        Waveform of each clip. Of a longer recording, the segment for testing is used.
+        Waveform of each clip. For a longer recording, the segment that `fit_length` chooses is used.
     kind, device
         Module that computes the inputs, and its device.
     shape

@@ -42,7 +42,7 @@ def map_in_processes(
     Raises
     ------
     UserError
-        A child process was killed.
+        If a child process was killed.
     """
     other_children = set(multiprocessing.active_children())
     with (

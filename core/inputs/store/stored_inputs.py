@@ -32,7 +32,7 @@ from core.system.memory import return_freed_memory
 if TYPE_CHECKING:
     from core.datasets.dataset import Dataset
 
-VERSION = 1  # increased if the same settings give other inputs, so that old entries are not read
+VERSION = 1  # part of the cache key; to be increased if the same settings give other inputs
 MAX_NAMED_CLIPS = 20  # clips in one error
 BAD_CLIP_POLICIES = ("fail", "skip")
 
@@ -158,7 +158,7 @@ def frontend_key_fields(frontend: Frontend) -> dict[str, Any]:
     not_stored = field_names(Frontend, decides="input transform")
     settings = {name: value for name, value in identity(frontend).items() if name not in not_stored}
     if frontend.channels == "replicate":
-        settings["stored"] = "one channel"  # an early version stored three equal ones
+        settings["stored"] = "one channel"  # an early version stored three equal channels
     versions = {library: version(library) for library in INPUT_KINDS[frontend.kind].libraries}
     return {"frontend": settings} | ({"made_by": versions} if versions else {})
 

@@ -36,8 +36,8 @@ from core.system.thread_pool import CancellablePool, map_ahead
 if TYPE_CHECKING:
     from core.datasets.dataset import Dataset
 
-VERSION = 1  # increased if the same settings give other samples
-MAX_SAMPLES_TOGETHER = 1 << 24  # 64 MB in float32
+VERSION = 1  # part of the cache key; to be increased if the same settings give other samples
+MAX_SAMPLES_TOGETHER = 1 << 24  # samples of waveforms in memory together: 64 MB in float32
 LOUD_PEAK = 1e12  # times full scale; the spectrogram of a louder clip may not be finite
 
 

@@ -41,7 +41,7 @@ class EfficientNetLite(Timm):
         return name_stages(4)
 
     def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
-        """Return 0.5 and 0.5, with which the weights of the packages were trained."""
+        """Return mean 0.5 and standard deviation 0.5, which the training of the weights used."""
         return Family.statistics(self, model, name, channels)
 
     def imagenet(self, name: str, keys: Sequence[str]) -> "dict[str, torch.Tensor]":

@@ -1,4 +1,4 @@
-"""The family of the project's own networks, one file each in `core.models.networks`."""
+"""The family of networks that are implemented in this project, one file each in `core.models.networks`."""
 
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ class PaperNetworks(Family):
         return kind
 
     def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
-        """Return 0.5 and 0.5, or for networks of decibels the values with which a log-mel image keeps its decibels."""
+        """Return 0.5 and 0.5; for networks of decibels, values that leave a log-mel image in decibels unchanged."""
         if not _network(name).in_decibels:
             return super().statistics(model, name, channels)
         low, high = LOG_MEL_RANGE

@@ -62,7 +62,7 @@ class Timm(Family):
         return transformers.assemble_stages(model, layout) if transformers.is_transformer(model) else None
 
     def probe_shape(self, model: "nn.Module", input_shape: Shape) -> Shape:
-        """Return the input shape of a transformer, which is fixed, and any shape for other models."""
+        """Return `input_shape` for a transformer, whose input size is fixed; for other models `CONVOLUTION_PROBE`."""
         return input_shape if transformers.is_transformer(model) else CONVOLUTION_PROBE
 
     def adapt_weights(self, state: "dict[str, Tensor]", stem: "nn.Module") -> "dict[str, Tensor]":

@@ -1,4 +1,4 @@
-"""Dropout for many runs together: each run gets the masks that it would draw if it were trained alone."""
+"""Dropout for runs that are trained together: each run gets the same masks as in separate training."""
 
 from collections.abc import Sequence
 

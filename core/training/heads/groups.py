@@ -12,8 +12,8 @@ from core.models.stages import list_stages
 from core.training import AUGMENTATIONS
 from core.training.fit_input_transform import is_transform_fitted
 
-MAX_GROUP_RUNS = 64  # in one group
-MAX_GROUP_CLIP_PASSES = 2**28  # clips x epochs of all runs; a limit, since a killed group starts again
+MAX_GROUP_RUNS = 64  # runs in one group
+MAX_GROUP_CLIP_PASSES = 2**28  # clips x epochs of all runs; limited, because a killed group starts from the first epoch
 
 
 def group_runs(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> list[list[Run]]:
@@ -21,7 +21,7 @@ def group_runs(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> list[lis
 
     Candidates are heads on a frozen network and networks on vectors. The runs of a group differ only in seed, fold,
     learning rate and weight decay, have equally many training clips, and have the same frozen weights. Any other run
-    is a group of its own. `core.training.heads.head_runs.load_head_runs` checks later whether their layers can be
+    is a separate group. `core.training.heads.head_runs.load_head_runs` checks later whether their layers can be
     stacked.
 
     Parameters
@@ -85,12 +85,12 @@ def shared_settings(run: Run) -> Run:
 
 
 def frozen_weights_key(run: Run) -> tuple[int, int]:
-    """Return the (fold, seed) that determine the frozen weights; 0 if irrelevant."""
+    """Return the (fold, seed) that determine the frozen weights; 0 for one that has no influence."""
     return (0, 0) if run.model.freeze == "none" else starting_weights_key(run)
 
 
 def starting_weights_key(run: Run) -> tuple[int, int]:
-    """Return the (fold, seed) that determine the starting weights without the head; 0 if irrelevant.
+    """Return the (fold, seed) that determine the starting weights without the head; 0 for one without influence.
 
     The fold matters if the input transform is fitted to the training clips, the seed if weights are random.
     """

@@ -42,7 +42,7 @@ class HeadRun:
     parameters
         Weights and biases of these layers for this run, in order; on the CPU after training.
     preparation
-        Seconds before the first epoch, divided by the number of runs.
+        Seconds from the start to the first epoch of the group, divided by the number of runs.
     history
         One row per finished epoch.
     logits, best_logits

@@ -29,7 +29,7 @@ from core.training.heads.shared_batches import SharedBatches
 from core.training.heads.stacked_heads import StackedHeads
 from core.training.step import NonFiniteLoss, mean_loss
 
-MAX_BATCH_NUMBERS = 2**26  # numbers in the batches of all stacked networks: 256 MB in float32
+MAX_BATCH_NUMBERS = 2**26  # values in one batch of all stacked networks: 256 MB in float32
 
 
 def train_heads(

@@ -78,7 +78,7 @@ class StackedHeads:
         start = 0
         for (training, _), equal in itertools.groupby(zip(trainings, lrs, strict=True)):
             part = slice(start, start + len(list(equal)))
-            views = [nn.Parameter(p.detach()[part]) for p in self.parameters]  # a step changes the stack
+            views = [nn.Parameter(p.detach()[part]) for p in self.parameters]  # a step changes the stacked tensors
             optimizer = make_optimizer(views, training)
             for parameter, values in zip(views, state.values(), strict=False):
                 optimizer.state[parameter] = {name: v[part] if v.ndim else v.clone() for name, v in values.items()}
@@ -151,7 +151,7 @@ class StackedHeads:
                 if not is_per_network and len(x) != len(input_of):
                     x = x.expand(len(input_of), -1, -1) if len(x) == 1 else x[input_of]
                 is_per_network = True
-                # weight times x, not x times weight: the gradient of the weights is then faster
+                # weight times x is used, because its gradient is faster than that of x times weight
                 x = torch.bmm(next(remaining), x.mT).mT + next(remaining)[:, None]
             elif not isinstance(layer, nn.Dropout):
                 x = layer(x)
