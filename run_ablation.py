@@ -12,10 +12,9 @@ An ablation plans its runs, trains those that are not in the store yet (``result
 from the store. The same command again trains nothing; an interrupted one resumes.
 """
 
-import sys
+from commands.cli.main import main, run_program
 
-from commands.cli.exit_handling import run_and_exit
-from commands.cli.main import main
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    run_and_exit(main, sys.argv[1:])
+    run_program()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from ablations.planning import PROGRAM
+from ablations.planning import PROGRAM_WORDS
 from ablations.planning.call import Call
 from ablations.planning.experiment import analyse_experiment, choose_analysis_folder, prepare
 from ablations.planning.grid import read_execution_options
@@ -179,5 +179,5 @@ def show_report_command(execution: ExecutionOptions, console: Console) -> None:
     if execution.output:
         return
     folder = [] if execution.results == ExecutionOptions.results else ["--results", str(execution.results)]
-    command = shlex.join(["python", PROGRAM, "report", *folder])
+    command = shlex.join([*PROGRAM_WORDS, "report", *folder])
     console.print(f"All results on one page: {command}", markup=False, soft_wrap=True)

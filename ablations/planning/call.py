@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from ablations.planning import PROGRAM
+from ablations.planning import PROGRAM, PROGRAM_WORDS
 from ablations.planning.presets import QUICK_TEXT
 from ablations.planning.study_schema import DEFAULT_STUDY, list_runnable_studies
 from core import datasets
@@ -100,7 +100,7 @@ class Call:
     @property
     def line(self) -> str:
         """The command line as text that can be typed again."""
-        return shlex.join(["python", PROGRAM, *self.arguments])
+        return shlex.join([*PROGRAM_WORDS, *self.arguments])
 
 
 def command_options(cls: type) -> list[Option]:

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import re
 import textwrap
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from rich_argparse import RawDescriptionRichHelpFormatter
 
-from ablations.planning import PROGRAM
+from ablations.planning import PROGRAM, PROGRAM_WORDS
 from ablations.planning.call import Option, command_options
 from ablations.planning.grid import needed_setting
 from core.config.options import typed_choices, typed_value
@@ -23,13 +24,14 @@ COMMON_OPTIONS = (  # options of runs and of execution in ``--help``; ``--help-a
     *("data", "data-root", "fold", "seed", "backbone", "weights", "epochs", "lr", "batch-size", "quick", "preset"),
     *("results", "device", "dry-run", "json"),
 )
+START = " ".join(PROGRAM_WORDS)
 OVERVIEW = f"""\
 Ablations of transfer learning on sound: which part of a pretrained image CNN carries the knowledge?
 
-  python {PROGRAM} freeze --block 3      instruments (embedded), about two minutes on two CPU cores
-  python {PROGRAM} COMMAND --help        common options and examples of a command
-  python {PROGRAM} COMMAND --help-all    all options of a command
-  python {PROGRAM} --version"""
+  {START} freeze --block 3      instruments (embedded), about two minutes on two CPU cores
+  {START} COMMAND --help        common options and examples of a command
+  {START} COMMAND --help-all    all options of a command
+  {START} --version"""
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
 MAX_CHOICES_WIDTH = 60  # characters; longer lists of values are not shown as METAVAR
 MAX_HELP_WIDTH = 100  # columns; longer lines are hard to read
@@ -69,7 +71,8 @@ def print_help(name: str, cls: type, *, everything: bool) -> None:
     options = command_options(cls)
     width = min(Console().width, MAX_HELP_WIDTH)
     paragraphs = [textwrap.fill(part, width) for part in description.split("\n\n")]
-    epilog = [f"Examples:\n{textwrap.indent(examples, '  python ')}"] if examples else []
+    typed = re.sub(r"^run_ablation\.py", START, examples, flags=re.MULTILINE)
+    epilog = [f"Examples:\n{textwrap.indent(typed, '  ')}"] if examples else []
     hidden = [opt for opt in options if opt.group and opt.flag not in COMMON_OPTIONS]
     if hidden and not everything:
         epilog.append(f"{len(hidden)} more options: {PROGRAM} {name} --help-all")

@@ -5,7 +5,9 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
+from commands.cli.exit_handling import run_and_exit
 from commands.cli.process_setup import resume_garbage_collection
 from core.errors import UserError
 from core.registry import Lazy
@@ -42,6 +44,11 @@ def main(arguments: Sequence[str]) -> int:
     resume_garbage_collection()
     status: int = run(call)
     return status
+
+
+def run_program() -> NoReturn:
+    """Run the command line of this process and exit: the console script ``run-ablation``."""
+    run_and_exit(main, sys.argv[1:])
 
 
 def _check_machine(*, trains: bool) -> None:
