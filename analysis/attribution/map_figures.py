@@ -42,6 +42,8 @@ def make_heading(maps: AttributionMaps, clip: int, label: int, class_names: Sequ
     if np.isnan(maps.convergence_delta[clip]):
         return escape_mathtext(f"{prediction}\n{method}")
     error = f"completeness error {maps.error[clip]:.1%} at {maps.steps[clip]} steps"
+    if not np.isfinite(maps.error[clip]):
+        error = "completeness error undefined, because the baseline has the same logit"
     return escape_mathtext(f"{prediction}\n{method}; {error}")
 
 
@@ -133,7 +135,7 @@ def make_paper_figure(
             "" if predicted == true else escape_mathtext(f"predicted {predicted}"), fontsize=scale_font(7), loc="left"
         )
     _add_colour_bar(figure, inputs, rows[:, 0], image_axes.unit, location="bottom")
-    label = f"|{maps.method}| ({attribution_unit(maps, image_axes)})"
+    label = f"|attribution| ({attribution_unit(maps, image_axes)})"
     _add_colour_bar(figure, attributions, rows[:, 1], label, location="bottom", extend="max")
     return figure
 

@@ -278,7 +278,11 @@ class _Writer:
         fewest, most = maps.steps[clips].min(), maps.steps[clips].max()
         steps = f"{most} steps" if fewest == most else f"{fewest} to {most} steps"
         at_most = "at most " if len(clips) > 1 else ""
-        return f"{text}, {steps}, completeness error {at_most}{maps.error[clips].max():.1%}"
+        defined = maps.error[clips][np.isfinite(maps.error[clips])]
+        error = f"{at_most}{defined.max():.1%}" if len(defined) else "undefined"
+        if 0 < len(defined) < len(clips):
+            error += f" (undefined for {len(clips) - len(defined)} clips with the same logit as the baseline)"
+        return f"{text}, {steps}, completeness error {error}"
 
     def _mean_text(self) -> str:
         """Return a remark for inputs that are drawn as the mean of several channels."""

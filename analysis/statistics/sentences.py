@@ -133,7 +133,7 @@ def _name_point(row: Mapping[str, Any], grid: Sequence[str]) -> str:
 def _describe(
     row: Mapping[str, Any], *, subject: str, reference: str, grid: Sequence[str], margin: float | None, p: str
 ) -> str:
-    start = subject.format(condition=row["condition"], reference=reference)
+    start = subject.format(condition=row["condition"], reference=reference).replace("through none only", "in no block")
     if point := ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in grid):
         start = f"{start} ({point})"
     if math.isnan(row["difference"]):

@@ -43,7 +43,7 @@ def test_paper_figure_has_one_range_and_a_colour_bar_for_each_column() -> None:
     absolute = np.abs(maps.attributions).sum(axis=1)
     assert read_range(figure, 1, 2) == pytest.approx((0, np.percentile(absolute, 99.5)))
     assert read_range(figure, 0, 2) == pytest.approx((-60, maps.inputs.mean(axis=1).max()), abs=1e-3)
-    assert read_bar_labels(figure) == ["dB", "|integrated-gradients| (logit)"]
+    assert read_bar_labels(figure) == ["dB", "|attribution| (logit)"]
 
 
 def test_comparison_figure_has_one_range_and_a_colour_bar_for_each_network() -> None:
