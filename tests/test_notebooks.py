@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+import ablations
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "examples").glob("*.ipynb"))
 FORMATS = ("_repr_png_", "_repr_html_", "__repr__")  # methods with which a notebook displays a value
@@ -18,8 +21,8 @@ def read_notebook(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def execute_notebook(path: Path) -> list[str]:
-    """Execute the code cells in one namespace, and return the format in which the last value of each is displayed."""
+def execute_notebook(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Execute the code cells; return their namespace, and the format in which the last value of each is displayed."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     displayed = []
     for cell in read_notebook(path)["cells"]:
@@ -34,7 +37,7 @@ def execute_notebook(path: Path) -> list[str]:
             format = next(format for format in FORMATS if hasattr(value, format))
             assert getattr(value, format)()
             displayed.append(format)
-    return displayed
+    return namespace, displayed
 
 
 def test_examples_have_three_notebooks() -> None:
@@ -45,9 +48,12 @@ def test_examples_have_three_notebooks() -> None:
 def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    displayed = execute_notebook(path)
+    namespace, displayed = execute_notebook(path)
     if path.stem == "run_an_ablation":
         assert {"_repr_png_", "_repr_html_"} <= set(displayed)
+    if path.stem == "open_results":  # data_root and columns are for own data, and these clips are embedded
+        results = ablations.open_results(namespace["RESULTS"], data_root=tmp_path, columns="label=class")
+        np.testing.assert_array_equal(results.run(namespace["run"].id).inputs(), namespace["inputs"])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,6 +1,7 @@
 """Open a results folder: its runs as a table, and each finished run with its network, predictions and inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from analysis.predictions import Predictions, predictions_frame
 from core.audio.waveform_augmentation import augment_waveform
 from core.config.execution import ExecutionOptions
-from core.datasets import LOADERS
+from core.datasets import LOADERS, parse_columns
 from core.datasets.dataset import Dataset
 from core.errors import UserError, unknown_name_error
 from core.finished.open_run import UnfinishedRun, load_run_dataset
@@ -32,7 +33,9 @@ PARTS = (TEST, VALIDATION, TRAINING, "all")  # of the clips of a run
 BATCH_SIZE = 64  # clips
 
 
-def open_results(folder: str | Path = "results", *, data_root: str | Path | None = None) -> "Results":
+def open_results(
+    folder: str | Path = "results", *, data_root: str | Path | None = None, columns: str | Sequence[str] = ()
+) -> "Results":
     """Open a results folder. Nothing is trained, and nothing is written except computed inputs in its cache.
 
     Parameters
@@ -42,6 +45,9 @@ def open_results(folder: str | Path = "results", *, data_root: str | Path | None
     data_root
         Folder of the data set of the runs (``--data-root``), for the inputs of clips. Not needed for runs on the
         embedded data set, and not for networks, predictions and learning curves.
+    columns
+        Columns of the table of your own recordings (``--columns``), such as ``["label=class"]``. Needed with
+        `data_root` if the runs were trained with ``--columns``.
 
     Returns
     -------
@@ -50,20 +56,32 @@ def open_results(folder: str | Path = "results", *, data_root: str | Path | None
     Raises
     ------
     UserError
-        If the folder has no runs.
+        If the folder has no runs, or `columns` are invalid.
     """
     folder = Path(folder).expanduser()
     if not (folder / "runs").is_dir():
         raise UserError(f"{folder} has no runs; run an ablation first, or give the folder of its --results")
-    return Results(Store(folder, read_only=True), None if data_root is None else Path(data_root))
+    source = DataSource(
+        root=None if data_root is None else Path(data_root),
+        columns=parse_columns([columns] if isinstance(columns, str) else columns),
+    )
+    return Results(Store(folder, read_only=True), source)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Folder of the data set of the runs, and columns of its table (`core.datasets.load_dataset`)."""
+
+    root: Path | None
+    columns: Mapping[str, str]
 
 
 class Results:
     """The runs of a results folder; returned by `open_results`."""
 
-    def __init__(self, store: Store, data_root: Path | None) -> None:
+    def __init__(self, store: Store, source: DataSource) -> None:
         self.store = store
-        self.data_root = data_root
+        self._source = source
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -84,7 +102,7 @@ class Results:
             problem = self.store.find_damage(id)
             state = f"damaged ({problem})" if problem else self.store.status(id)
             raise UnfinishedRun(f"run {id} is {state}: only a finished run can be opened")
-        return TrainedRun(record, self.store, self.data_root)
+        return TrainedRun(record, self.store, self._source)
 
     def __repr__(self) -> str:
         return f"Results('{self.store.results}', {len(self.store.list_ids())} runs)"
@@ -103,12 +121,12 @@ class TrainedRun:
         Names of the classes.
     """
 
-    def __init__(self, record: Record, store: Store, data_root: Path | None) -> None:
+    def __init__(self, record: Record, store: Store, source: DataSource) -> None:
         self.record = record
         self.id = record.id
         self.class_names = record.class_names
         self._store = store
-        self._data_root = data_root
+        self._source = source
 
     @property
     def options(self) -> dict[str, Any]:
@@ -237,7 +255,9 @@ class TrainedRun:
     def _data(self) -> tuple[Dataset, DatasetInputs]:
         """The data set of the run, and the inputs of its usable clips."""
         run = self.record.run
-        if self._data_root is None and not LOADERS[run.data.name].embedded:
+        loader = LOADERS[run.data.name]
+        root = None if loader.embedded else self._source.root
+        if root is None and not loader.embedded:
             raise UserError(
                 f"the clips of run {self.id} are those of data set {run.data.name}: give its folder, "
                 f"open_results({str(self._store.results)!r}, data_root=...)"
@@ -246,7 +266,8 @@ class TrainedRun:
         settings = ExecutionOptions(results=self._store.results, device="cpu", on_bad_clip=skips)
         with restored_settings(), make_reporter() as reporter:
             session = Session(settings, reporter)
-            dataset = load_run_dataset(run, self._data_root, session.store, progress=reporter)
+            columns = self._source.columns if loader.is_own_data else {}
+            dataset = load_run_dataset(run, root, session.store, columns=columns, progress=reporter)
             return dataset, load_plain_inputs(run, dataset, session)
 
     def __repr__(self) -> str:

@@ -16,9 +16,9 @@ from analysis.predictions import PARTS, Predictions, write_predictions, write_sc
 from commands.ablation import show_conclusion, show_tables
 from commands.cli.console import EscapingConsole
 from commands.predict.options import Predict
-from core import datasets
 from core.config.execution import ExecutionOptions
 from core.config.options import list_problems
+from core.datasets import parse_columns
 from core.datasets.metadata import format_few
 from core.datasets.new_recordings.labels_file import MATCH_KEYS, match_labels, read_labels
 from core.datasets.new_recordings.unlabelled_clips import (
@@ -30,7 +30,7 @@ from core.datasets.new_recordings.unlabelled_clips import (
     join_recordings,
 )
 from core.errors import UserError
-from core.finished.open_run import find_finished_record
+from core.finished.open_run import find_finished_record, load_run_dataset
 from core.finished.predict_recordings import PredictionOutputs, predict_logits
 from core.finished.used_clips import NEW, TRAINING, find_used_clips
 from core.plan import Plan, PlannedRun
@@ -148,11 +148,10 @@ def _find_holdout(options: Predict, records: Sequence[Record], session: Session)
             raise UserError(
                 f"--holdout: runs {records[0].id} and {record.id} have different clips; give only one of these runs"
             )
-    columns = datasets.parse_columns(options.columns)
-    loaded = datasets.load_dataset(data.name, options.data_root, columns=columns, cache=session.store.cache)
-    dataset = datasets.select(loaded, **data.selection)
-    if dataset.compute_fingerprint(session.store.cache) != data.content:
-        raise UserError(f"--holdout: the clips in {loaded.root} are not those of run {records[0].id}")
+    columns = parse_columns(options.columns)
+    dataset = load_run_dataset(
+        records[0].run, options.data_root, session.store, columns=columns, progress=session.report
+    )
     return get_holdout(dataset), dataset.holdout["label"].to_numpy(np.int64)
 
 

@@ -2,8 +2,10 @@
 
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -132,7 +134,14 @@ def find_finished_record(run_id: str, store: Store, *, otherwise: str = "train o
     raise unknown_name_error("finished run", run_id, finished)
 
 
-def load_run_dataset(run: Run, root: Path | None, store: Store, *, progress: Progress = no_progress) -> Dataset:
+def load_run_dataset(
+    run: Run,
+    root: Path | None,
+    store: Store,
+    *,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    progress: Progress = no_progress,
+) -> Dataset:
     """Load the data set of a run, and check that it has the clips that the run was trained on.
 
     Parameters
@@ -143,6 +152,8 @@ def load_run_dataset(run: Run, root: Path | None, store: Store, *, progress: Pro
         Folder of the data set, as for ``--data-root``; not needed for the embedded one.
     store
         Store of the run.
+    columns
+        For `folder`: column of the table for each meaning, as in `core.datasets.load_dataset`.
     progress
         Called while files are read.
 
@@ -151,7 +162,7 @@ def load_run_dataset(run: Run, root: Path | None, store: Store, *, progress: Pro
     UserError
         If the data set cannot be loaded, or its clips are not those of the run.
     """
-    loaded = datasets.load_dataset(run.data.name, root, cache=store.cache, progress=progress)
+    loaded = datasets.load_dataset(run.data.name, root, columns=columns, cache=store.cache, progress=progress)
     dataset = datasets.select(loaded, **run.data.selection)
     if dataset.compute_fingerprint(store.cache, progress=progress) != run.data.content:
         raise UserError(f"the clips in {loaded.root} are not those of run {run.id}")

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -17,19 +19,32 @@ from core.progress import NotebookReporter
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"sr": 8000, "duration": 0.5, "n_mels": 32, "n_frames": 32, "epochs": 1, "batch_size": 8}
+SMALL |= {"device": "cpu", "threads": 1}
 
 
 @pytest.fixture(scope="module")
-def plan(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> PlannedAblation:
+def own(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the options of a table of `sounds` with columns of other names and absolute paths."""
+    folder = tmp_path_factory.mktemp("own")
+    for classes in sounds.iterdir():
+        (folder / classes.name).symlink_to(classes)
+    files = sorted(folder.glob("*/*.wav"))
+    rows = pd.DataFrame({"recording": [str(file) for file in files], "pitch": [file.parent.name for file in files]})
+    rows.to_csv(folder / "clips.csv", index=False)
+    return {"data_root": folder / "clips.csv", "columns": ["path=recording", "label=pitch"]}
+
+
+@pytest.fixture(scope="module")
+def plan(own: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> PlannedAblation:
     folder = tmp_path_factory.mktemp("results")
-    options = {**SMALL, "data": "folder", "data_root": sounds, "results": folder, "device": "cpu", "threads": 1}
+    options = {**SMALL, **own, "data": "folder", "results": folder}
     return ablations.plan("freeze", block="last", normalise="train", **options)
 
 
 @pytest.fixture(scope="module")
-def trained(plan: PlannedAblation, sounds: Path) -> TrainedRun:
+def trained(plan: PlannedAblation, own: dict[str, Any]) -> TrainedRun:
     plan.run()
-    results = ablations.open_results(plan.folder.parents[1], data_root=sounds)
+    results = ablations.open_results(plan.folder.parents[1], **own)
     return results.run(plan.runs["run"][0][:6])
 
 
@@ -73,7 +88,11 @@ def test_run_gives_predictions_clips_and_activations(trained: TrainedRun) -> Non
     assert trained.options["normalise"] == "train"
 
 
-def test_mistakes_raise_one_error_with_a_suggestion(trained: TrainedRun, plan: PlannedAblation, tmp_path: Path) -> None:
+def test_mistakes_raise_one_error_with_a_suggestion(
+    trained: TrainedRun, plan: PlannedAblation, own: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = plan.folder.parents[1]
+    without_columns = ablations.open_results(folder, data_root=own["data_root"])
     for call, message in (
         (lambda: ablations.plan("freez"), "did you mean 'freeze'"),
         (lambda: ablations.plan("freeze", blok=3), "unknown option of freeze 'blok': did you mean 'block'"),
@@ -84,7 +103,9 @@ def test_mistakes_raise_one_error_with_a_suggestion(trained: TrainedRun, plan: P
         (lambda: trained.activations("blok1"), "did you mean 'block1'"),
         (lambda: trained.inputs("tests"), "did you mean 'test'"),
         (lambda: plan.draw("figur"), "did you mean 'figure'"),
-        (lambda: ablations.open_results(plan.folder.parents[1]).run(trained.id).inputs(), "data_root="),
+        (lambda: ablations.open_results(folder).run(trained.id).inputs(), "data_root="),
+        (lambda: without_columns.run(trained.id).inputs(), "give --columns path=COLUMN label=COLUMN"),
+        (lambda: ablations.open_results(folder, columns="pitch"), "give MEANING=COLUMN"),
     ):
         with pytest.raises(UserError, match=message):
             call()

@@ -341,6 +341,7 @@ def _make_from_table(table: RowTable, columns: Mapping[str, str]) -> Dataset:
     check_columns(source, rows, ["path", "label"])
     folds, used = read_folds(source, rows)
     _check_paths(source, table.root, rows["path"].tolist())
+    rows = rows.assign(path=[_make_relative(path, table.root) for path in rows["path"]])
     check_present("folder", table.root, rows["path"].tolist(), remedy=f"correct the paths in {source}")
     own = {"path": table.path_column, **columns}
     return _make_dataset(
@@ -355,11 +356,16 @@ def _make_from_table(table: RowTable, columns: Mapping[str, str]) -> Dataset:
     )
 
 
+def _make_relative(path: str, root: Path) -> str:
+    """Return an absolute path relative to the folder `root`, and any other path unchanged."""
+    return os.path.relpath(path, root) if Path(path).is_absolute() else path
+
+
 def _check_paths(table: Path, root: Path, paths: Sequence[str]) -> None:
     """Raise UserError if a path leaves the folder `root` of a table, or two paths are the same file."""
     seen: dict[str, str] = {}
     for number, path in enumerate(paths, start=1):
-        plain = os.path.normpath(os.path.relpath(path, root) if Path(path).is_absolute() else path)
+        plain = os.path.normpath(_make_relative(path, root))
         if plain.split("/")[0] == "..":
             raise UserError(
                 f"{table}: row {number}: {path} is outside the folder of the table; move the table up, or link the clip"

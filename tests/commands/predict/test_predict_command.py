@@ -302,7 +302,7 @@ def test_predict_unusable_runs_are_one_line(predict, results: Path, sounds: Path
         predict(f"--holdout --data-root {sounds}", f"{one} {plain}")
     shutil.copytree(sounds, tmp_path / "changed")
     shutil.copy(sounds / "low" / "1.wav", tmp_path / "changed" / "low" / "2.wav")
-    with pytest.raises(UserError, match=f"^--holdout: the clips in .*changed are not those of run {one}$"):
+    with pytest.raises(UserError, match=f"^the clips in .*changed are not those of run {one}$"):
         predict(f"--holdout --data-root {tmp_path / 'changed'}", one)
     weights = tmp_path / "results" / "runs" / one / "weights.safetensors"
     whole = weights.read_bytes()
