@@ -342,7 +342,7 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
         raise no_imagenet_error(model.backbone)
     run = run.replace(model__weights_sha256=compute_weights_digest(model))
     check_input_shape(family, model.network, get_input_shape(run))
-    if family.checked:
+    if family.plans_check:
         check_backbone(model.network, len(dataset.class_names), get_input_shape(run), run.model.backbone_sha256)
     check_input_transform(run)
     return run

@@ -33,11 +33,14 @@ class Family:
     checked
         Whether each network is checked when it is built: its stages in order must compute what the original model
         computes. Networks of other families are checked by the tests only.
+    plans_check
+        Whether a plan builds each network once, so that a network without stages is refused before it is trained.
     """
 
     about: str = ""
     pattern: str = ""
     checked: bool = False
+    plans_check: bool = False
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the family that can be listed."""

@@ -67,7 +67,7 @@ def test_cutoff_conditions_are_whole_network_and_every_cut() -> None:
 
 def test_pretraining_with_random_weights_raises_user_error() -> None:
     scratch = LITE.replace(model__weights="random")
-    with pytest.raises(UserError, match="^--weights random .* --weights imagenet"):
+    with pytest.raises(UserError, match="^--weights random: this ablation compares .* give imagenet or a file"):
         Pretraining().conditions(scratch, scratch)
     assert WeightChange().conditions(scratch, scratch) == {"random": scratch}
 

@@ -198,7 +198,7 @@ def words(name: str, sounds: Path, results: Path) -> list[str]:
 def no_figures() -> Iterator[None]:
     """Draw no figures, which take longer than the rest of a small command."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", lambda self, file, **_: file.write(b"a figure"))
+        patch.setattr(Figure, "savefig", lambda self, file, **_: file.write(b"<svg></svg>"))
         yield
 
 

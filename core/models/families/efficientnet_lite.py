@@ -25,6 +25,7 @@ _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth$")  # the name of a weights f
 class EfficientNetLite(Timm):
     """EfficientNet-Lite models of timm with weights that need no download at run time."""
 
+    plans_check = False  # their stages are known
     about = f"{NAMES[0]} to {NAMES[-1][-1]}"
     pattern = ""
 

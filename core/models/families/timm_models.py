@@ -39,7 +39,7 @@ class Timm(Family):
 
     about = "timm:NAME"
     pattern = "timm:NAME"
-    checked = True
+    checked = plans_check = True
 
     def owns(self, name: str) -> bool:
         """Return whether `name` begins with ``timm:``."""
@@ -169,7 +169,7 @@ def find_layout_on_meta(name: str) -> Layout:
     Raises
     ------
     UserError
-        If the model is not a chain of stages, or a parameter is in none of them, as in a vision transformer.
+        If the model is not a chain of stages, or a parameter is in none of them.
     """
     try:
         with torch.device("meta"):
@@ -178,10 +178,11 @@ def find_layout_on_meta(name: str) -> Layout:
     except NotImplementedError:  # some constructors compute with their weights
         model = create_model(name)
         found = find_layout(model, name)
-    try:
-        stage_check.check_complete(model, found)
-    except stage_check.NotAChain as error:
-        raise not_a_chain_error(name) from error
+    if not transformers.is_transformer(model):  # whose stem has parameters outside its modules, such as a class token
+        try:
+            stage_check.check_complete(model, found)
+        except stage_check.NotAChain as error:
+            raise not_a_chain_error(name) from error
     return found
 
 

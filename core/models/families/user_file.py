@@ -37,7 +37,7 @@ class UserFile(Family):
 
     about = "path/to/net.py:make, a function that builds your own network"
     pattern = "path/to/net.py:make"
-    checked = True
+    checked = plans_check = True
 
     def owns(self, name: str) -> bool:
         """Return whether `name` names a Python file."""

@@ -46,7 +46,7 @@ def counted(backbone: Backbone, *, statistics: bool) -> int:
     return count_parameters_with_statistics(backbone) if statistics else count_parameters(backbone)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", TOTALS)
 def test_parameter_count_equals_report(name: str) -> None:
     classes, shape, total, statistics = TOTALS[name]
     assert counted(build_backbone(name, classes, weights="random", input_shape=shape), statistics=statistics) == total

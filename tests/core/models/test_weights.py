@@ -182,8 +182,8 @@ def test_timm_weights_are_loaded(monkeypatch, tmp_path):
 
 
 def replace_pretrained(create, published):
-    def replacement(name, *, dropout=0.0, pretrained=False):
-        return published if pretrained else create(name, dropout=dropout)
+    def replacement(name, *, dropout=0.0, pretrained=False, size=()):
+        return published if pretrained else create(name, dropout=dropout, size=size)
 
     return replacement
 
