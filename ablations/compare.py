@@ -59,7 +59,7 @@ class Compare(Ablation):
     )
 
     def expand_grid(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
-        """With --with-leak, add a point with rotate-all after every point with rotate."""
+        """Return the grid; --with-leak adds one point with ``--augment rotate-all`` after each one with ``rotate``."""
         if not self.with_leak:
             return points
         extended = []

@@ -91,7 +91,7 @@ class AttributionMaps:
         return np.asarray(self.attributions.sum(axis=1))
 
     def clip_arrays(self, clip: int) -> dict[str, np.ndarray]:
-        """Return the arrays of one clip by name."""
+        """Return the input, the attribution and the other arrays of one clip, by the names of the attributes."""
         names = ("inputs", "baselines", "attributions", "target", "output", "baseline_output", "convergence_delta")
         return {name: np.asarray(getattr(self, name)[clip]) for name in (*names, "logits", "steps")}
 

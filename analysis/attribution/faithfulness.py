@@ -103,8 +103,8 @@ def loud_region_share(maps: AttributionMaps) -> pd.DataFrame:
         row.
 
         ``clip``, ``map``
-            Index of the clip, and ``attribution`` or ``gradient``: the map without the factor ``input - baseline``,
-            which is large where a clip is loud.
+            Index of the clip, and ``attribution`` or ``gradient``. The map ``gradient`` lacks the factor
+            ``input - baseline``; this factor is large where a clip is loud.
         ``region``
             ``loud`` or ``boundary``.
         ``share``, ``area``

@@ -51,7 +51,7 @@ def make_clip_figure(
 def make_paper_figure(
     maps: AttributionMaps, clips: Sequence[int], labels: np.ndarray, image_axes: ImageAxes, names: Sequence[str]
 ) -> Figure:
-    """Draw the features with the largest attribution for several clips, in two columns with one range."""
+    """Draw the features with the largest attribution for several clips, in two columns with a common axis range."""
     n_rows = -(-len(clips) // 2)
     figure = Figure(figsize=(PAGE_WIDTH, 0.5 + 1.1 * n_rows), layout="constrained")
     axes = figure.subplots(n_rows, 2, squeeze=False, sharex=True)

@@ -144,7 +144,8 @@ def draw_grouped_bars(
     Parameters
     ----------
     frame
-        One row per group and series with the metric and, optionally, its spread, ``compared`` and ``chance``.
+        One row per group and series with the metric. Optional columns: its spread, the number of runs ``compared``,
+        and the accuracy of ``chance``.
     ax
         Panel to draw on.
     x, series

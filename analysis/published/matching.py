@@ -15,8 +15,8 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.plan import Plan
 
-EPOCH_METRICS = ("accuracy", "delta")  # we have these for the best epoch and for the last one
-DECLARED_SETS = ("thirteen-classes",)  # not public, so the content cannot be checked; the user declares it by the name
+EPOCH_METRICS = ("accuracy", "delta")  # our runs have both for the best and for the last epoch
+DECLARED_SETS = ("thirteen-classes",)  # not public: the content cannot be checked, so the name is trusted
 UNFROZEN = "none"  # value of the setting "freeze" if nothing is frozen
 Published = Mapping[Any, Any]  # a row of `analysis.published.numbers.load_published`
 

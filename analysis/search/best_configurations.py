@@ -73,7 +73,7 @@ def write_search_results(results: OutputFolder, space: Space, *, is_adaptive: bo
         metrics = summarise_conditions(plan, store).set_index("condition")
         added = [f"{name}{suffix}" for name in requested for suffix in ("", "_std", "_low", "_high")]
         values = metrics[[name for name in added if name not in frame]]
-        complete = metrics["compared"] == metrics["runs"]  # means of incomplete conditions would be over other folds
+        complete = metrics["compared"] == metrics["runs"]  # conditions with missing runs have means over fewer folds
         frame = frame.join(values.where(complete), on="condition")
     nested = select_per_fold(plan, store)
     results.write_table(

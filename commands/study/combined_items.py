@@ -20,7 +20,7 @@ from commands.ablation import show_results
 from core.plan import Plan
 from core.system.atomic_files import write_text
 
-VALUE_SEPARATOR = ", for "  # between an item and option values, if an experiment is split by the values of an option
+VALUE_SEPARATOR = ", for "  # between the name of a table or figure and the option values that it is for
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from core.datasets.metadata import find_split_groups, format_few
 SUFFIX = re.compile(r"\.[A-Za-z]\w{1,4}$")  # file name suffix such as .wav; a segment number such as .0 is none
 SEGMENT = re.compile(r"(.*[^\W_].*)[._ -](\d+)")  # name of a track, and number of a segment
 SEPARATOR = re.compile(r"[/._ -]")
-MANY_TRACKS = 10  # minimum number of tracks per class if the names of tracks have no digits
+MANY_TRACKS = 10  # tracks per class from which names without digits count as names of tracks
 MAX_PREFIX_PARTS = 4
 MAX_CANDIDATES = 3
 TRACK_IN_NAME = "track in the file name"  # value of `Dataset.grouped_by`

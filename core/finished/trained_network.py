@@ -98,7 +98,7 @@ class TrainedNetwork(nn.Module):
             fitted = [fit_length(y, n_samples=self.n_samples, fit=self.length_mode) for y in rows]
             waveforms = torch.from_numpy(np.stack(fitted)).to(waveforms.device)
         inputs = compute_inputs(self.to_inputs, list(waveforms.float()))
-        return inputs.to(self._stored_dtype).float()  # float16 rounds
+        return inputs.to(self._stored_dtype).float()  # rounded like stored inputs
 
     @torch.no_grad()
     def compute_activations(self, x: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ class NotAChain(Exception):
 def find_layout(model: nn.Module, stages: Mapping[str, nn.Module] | None = None) -> Layout:
     """Return the module paths of a network's stages.
 
-    A module without parameters and buffers that is not stored in the network, such as a pooling, is stored in it.
+    A stage may use a module without parameters, such as a pooling, that is no attribute of the network; it becomes one.
 
     Parameters
     ----------

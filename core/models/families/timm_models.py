@@ -62,7 +62,7 @@ class Timm(Family):
         return transformers.assemble_stages(model, layout) if transformers.is_transformer(model) else None
 
     def probe_shape(self, model: "nn.Module", input_shape: Shape) -> Shape:
-        """Return `input_shape` for a transformer, whose input size is fixed; for other models `CONVOLUTION_PROBE`."""
+        """Return the input shape of the stage check: `input_shape` for transformers, which take no other size."""
         return input_shape if transformers.is_transformer(model) else CONVOLUTION_PROBE
 
     def adapt_weights(self, state: "dict[str, Tensor]", stem: "nn.Module") -> "dict[str, Tensor]":
@@ -152,7 +152,7 @@ def create_model(name: str, *, dropout: float = 0.0, pretrained: bool = False, s
     """
     wanted = timm_name(name)
     has_size = size and timm.models.model_entrypoint(wanted).__module__.rpartition(".")[2] in _SIZED
-    # Models that were pretrained without labels, such as DINOv2, have no classifier of their own.
+    # num_classes: models that were pretrained without labels, such as DINOv2, have no classifier otherwise.
     options = {"img_size": tuple(size), "num_classes": 1000} if has_size else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm warns about renamed models

@@ -48,7 +48,7 @@ class UserFile(Family):
         return _inspect(name, self.digest(name), input_shape)[0]
 
     def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float | None) -> "nn.Module":
-        """Call the function of the file."""
+        """Call the function in the user's network file that returns the network."""
         model = _call(name, {"num_classes": num_classes, "input_shape": tuple(input_shape), "dropout": dropout or 0.0})
         with self._checked(name):
             if not stage_check.names_stages(model):

@@ -28,7 +28,10 @@ RESNET_UNITS = (3, 4, 6, 3)
 
 
 class MelBatchNorm(nn.BatchNorm2d):
-    """Batch norm of each mel band: (batch, channels, bands, frames) -> (batch, 1, frames, bands)."""
+    """Mean over the channels, then batch norm of each mel band.
+
+    Maps (batch, channels, bands, frames) to (batch, 1, frames, bands).
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Average the channels, normalise each band over batch and frames, and transpose the image."""

@@ -31,7 +31,9 @@ def flatten_layers(network: nn.Module) -> list[nn.Module]:
 
 
 def can_stack(layers: Sequence[nn.Module], training: Training) -> bool:
-    """Tell whether layers can be stacked: trained dense layers, dropout and activation functions.
+    """Tell whether the layers of several networks can be trained in one batched product.
+
+    They must be dense layers, dropout and activation functions.
 
     The optimizer must also update each weight independently.
     """
